@@ -1,0 +1,2 @@
+//! libgrug.
+#![deny(unsafe_code)]
