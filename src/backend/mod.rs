@@ -1,0 +1,43 @@
+//! Engines: what computes a session, one type for each kind of device, behind one coarse boundary.
+//!
+//! An engine holds the state of one context on its device (keys and values, convolution histories, scratch). The
+//! session owns the bytes and passes them in; it decides when a context slides or starts anew.
+
+pub(crate) mod cpu;
+
+use crate::cancel::Cancel;
+use crate::config::VOCAB;
+use crate::error::Result;
+
+/// The state of one context on a device.
+pub(crate) trait Engine: Send {
+    /// Takes in the last `new` bytes of `context`; the bytes before them were taken in earlier. On an error nothing
+    /// of them counts as taken.
+    fn feed(&mut self, context: &[u8], new: usize, cancel: Option<&Cancel>) -> Result<()>;
+
+    /// Logits of the byte that follows `context`, all of which was taken in and is not empty.
+    fn logits(&mut self, context: &[u8], cancel: Option<&Cancel>) -> Result<&[f32; VOCAB]>;
+
+    /// As [`feed`](Self::feed), and writes for each new byte -ln of the probability that the model gave it, in nats.
+    /// There is at least one byte before them.
+    fn score(&mut self, context: &[u8], new: usize, nats: &mut [f32], cancel: Option<&Cancel>) -> Result<()>;
+
+    /// Forgets all that was taken in.
+    fn clear(&mut self);
+
+    /// How many bytes `feed` and `score` take at most in one call.
+    fn max_feed(&self) -> usize;
+
+    /// Whether the oldest byte may leave the context at no cost, because each pass sees the whole window anew.
+    fn is_windowed(&self) -> bool;
+
+    /// Bytes of state: keys, values and histories.
+    fn state_bytes(&self) -> usize;
+}
+
+/// -ln softmax(logits)[byte], in nats.
+pub(crate) fn surprise(logits: &[f32], byte: u8) -> f32 {
+    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let sum: f64 = logits.iter().map(|l| libm::exp((l - max) as f64)).sum();
+    (libm::log(sum) - (logits[byte as usize] - max) as f64) as f32
+}

@@ -1,0 +1,111 @@
+//! One transformer block: attention and feed-forward, each with its residual and its norm before or after.
+//! Twin of trainer/src/model/block.rs.
+
+use std::sync::Arc;
+
+use super::attention::Attention;
+use super::feed_forward::FeedForward;
+use super::layers::NormLayer;
+use super::positions::Rotary;
+use crate::checkpoint::Checkpoint;
+use crate::config::ModelConfig;
+use crate::error::Result;
+use crate::kernels::{KvLayer, add_assign};
+use crate::manifest::{BlockTensors, TensorSpec};
+use crate::pool::Pool;
+
+#[derive(Debug)]
+pub(crate) struct Block {
+    attention: Attention,
+    feed_forward: FeedForward,
+    norm1: NormLayer,
+    norm2: NormLayer,
+    norm_first: bool,
+}
+
+/// Memory for the rows that go through the blocks of a stack together.
+#[derive(Debug, Clone)]
+pub(crate) struct BlockScratch {
+    branch: Vec<f32>, // (rows, D): what a residual branch computes
+    mixed: Vec<f32>,  // (rows, D): attention's output before its projection
+    wide: Vec<f32>,   // (rows, max(qkv_width, hidden_width))
+    scores: Vec<f32>, // (threads, positions)
+}
+
+impl BlockScratch {
+    /// For `rows` rows that see `positions` positions.
+    pub(crate) fn new(blocks: &[Block], width: usize, pool: &Pool, rows: usize, positions: usize) -> Self {
+        let wide = blocks.iter().map(|b| b.attention.qkv_width().max(b.feed_forward.hidden_width()));
+        BlockScratch {
+            branch: vec![0.0; rows * width],
+            mixed: vec![0.0; rows * width],
+            wide: vec![0.0; rows * wide.max().unwrap_or(0)],
+            scores: vec![0.0; pool.n_threads() * positions],
+        }
+    }
+}
+
+impl Block {
+    pub(crate) fn load(
+        file: &Arc<Checkpoint>,
+        config: &ModelConfig,
+        specs: &BlockTensors<TensorSpec>,
+    ) -> Result<Block> {
+        Ok(Block {
+            attention: Attention::load(file, config, specs)?,
+            feed_forward: FeedForward::load(file, config, specs)?,
+            norm1: NormLayer::load(file, config.norm, &specs.norm1)?,
+            norm2: NormLayer::load(file, config.norm, &specs.norm2)?,
+            norm_first: config.norm_first,
+        })
+    }
+
+    pub(crate) fn new_cache(&self, capacity: usize) -> KvLayer {
+        self.attention.new_cache(capacity)
+    }
+
+    /// Runs the rows of x, (n, D), at positions `first..first + n`, in place, and returns how many rows come out: n,
+    /// or with `last_only` 1, which then is the first row of `x`.
+    #[allow(clippy::too_many_arguments)]
+    pub(crate) fn forward(
+        &self,
+        pool: &Pool,
+        cache: &mut KvLayer,
+        first: usize,
+        rotary: Option<&Rotary>,
+        last_only: bool,
+        x: &mut [f32],
+        width: usize,
+        scratch: &mut BlockScratch,
+    ) -> usize {
+        let BlockScratch { branch, mixed, wide, scores } = scratch;
+        let n = x.len() / width;
+        let branch = &mut branch[..x.len()];
+        branch.copy_from_slice(x);
+        if self.norm_first {
+            self.norm1.forward(branch);
+        }
+        self.attention.forward(pool, cache, first, rotary, last_only, branch, wide, scores, mixed);
+        let rows = if last_only {
+            x.copy_within((n - 1) * width.., 0);
+            1
+        } else {
+            n
+        };
+        let (x, branch) = (&mut x[..rows * width], &mut branch[..rows * width]);
+        add_assign(x, branch);
+        if !self.norm_first {
+            self.norm1.forward(x);
+        }
+        branch.copy_from_slice(x);
+        if self.norm_first {
+            self.norm2.forward(branch);
+        }
+        self.feed_forward.forward(pool, branch, wide);
+        add_assign(x, branch);
+        if !self.norm_first {
+            self.norm2.forward(x);
+        }
+        rows
+    }
+}

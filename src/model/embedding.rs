@@ -1,0 +1,71 @@
+//! Bytes → vectors: the byte table, and the exact table of byte pairs where a model has one.
+//! Twin of trainer/src/model/embedding.rs.
+
+use std::sync::Arc;
+
+use crate::checkpoint::Checkpoint;
+use crate::config::VOCAB;
+use crate::error::Result;
+use crate::kernels::{Matrix, add_assign, matmul};
+use crate::manifest::{ModelTensors, TensorSpec};
+use crate::pool::Pool;
+
+#[derive(Debug)]
+pub(crate) struct Embedding {
+    pub table: Matrix, // (256, E)
+    bigram: Option<Bigram>,
+}
+
+#[derive(Debug)]
+struct Bigram {
+    table: Matrix,      // (65536, bigram_dim)
+    projection: Matrix, // (E, bigram_dim)
+}
+
+impl Embedding {
+    pub(crate) fn load(file: &Arc<Checkpoint>, specs: &ModelTensors<TensorSpec>) -> Result<Embedding> {
+        Ok(Embedding {
+            table: Matrix::load(file, &specs.embedding)?,
+            bigram: match &specs.bigram {
+                Some(bigram) => Some(Bigram {
+                    table: Matrix::load(file, &bigram.table)?,
+                    projection: Matrix::load(file, &bigram.projection)?,
+                }),
+                None => None,
+            },
+        })
+    }
+
+    pub(crate) fn dim(&self) -> usize {
+        self.table.cols()
+    }
+
+    /// Scratch that [`forward`](Self::forward) needs for each byte.
+    pub(crate) fn scratch_per_byte(&self) -> usize {
+        self.bigram.as_ref().map_or(0, |bigram| bigram.table.cols() + self.dim())
+    }
+
+    /// The vectors of `bytes` into `out`, (n, E). `previous` is the byte before the first one; 0 at the start.
+    pub(crate) fn forward(
+        &self,
+        pool: &Pool,
+        previous: u8,
+        bytes: &[u8],
+        scratch: &mut [f32],
+        out: &mut [f32],
+    ) {
+        for (&byte, row) in bytes.iter().zip(out.chunks_exact_mut(self.dim())) {
+            self.table.copy_row(byte as usize, row);
+        }
+        let Some(bigram) = &self.bigram else { return };
+        let (pairs, projected) = scratch.split_at_mut(bytes.len() * bigram.table.cols());
+        let mut previous = previous;
+        for (&byte, row) in bytes.iter().zip(pairs.chunks_exact_mut(bigram.table.cols())) {
+            bigram.table.copy_row(previous as usize * VOCAB + byte as usize, row);
+            previous = byte;
+        }
+        let projected = &mut projected[..out.len()];
+        matmul(pool, &bigram.projection, None, pairs, projected);
+        add_assign(out, projected);
+    }
+}

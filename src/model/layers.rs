@@ -1,0 +1,66 @@
+//! The small parts that every room of the graph uses: Linear, normalization, and scratch memory.
+
+use std::sync::Arc;
+
+use crate::checkpoint::Checkpoint;
+use crate::config::Norm;
+use crate::error::Result;
+use crate::kernels::{Matrix, layer_norm, matmul, rms_norm};
+use crate::manifest::{LinearTensors, NormTensors, TensorSpec};
+use crate::pool::Pool;
+
+/// A tensor as f32 numbers.
+pub(crate) fn load_vector(file: &Arc<Checkpoint>, spec: &TensorSpec) -> Result<Vec<f32>> {
+    Ok(file.tensor(spec)?.to_f32())
+}
+
+/// y = W·x + b.
+#[derive(Debug)]
+pub(crate) struct Linear {
+    pub weight: Matrix,         // (outputs, inputs)
+    pub bias: Option<Vec<f32>>, // (outputs)
+}
+
+impl Linear {
+    pub(crate) fn load(file: &Arc<Checkpoint>, specs: &LinearTensors<TensorSpec>) -> Result<Linear> {
+        Ok(Linear {
+            weight: Matrix::load(file, &specs.weight)?,
+            bias: specs.bias.as_ref().map(|bias| load_vector(file, bias)).transpose()?,
+        })
+    }
+
+    /// For x (n, inputs) and y (n, outputs).
+    pub(crate) fn forward(&self, pool: &Pool, x: &[f32], y: &mut [f32]) {
+        matmul(pool, &self.weight, self.bias.as_deref(), x, y);
+    }
+}
+
+/// A LayerNorm or RMSNorm.
+#[derive(Debug)]
+pub(crate) struct NormLayer {
+    kind: Norm,
+    weight: Vec<f32>,
+    bias: Option<Vec<f32>>,
+}
+
+impl NormLayer {
+    pub(crate) fn load(
+        file: &Arc<Checkpoint>,
+        kind: Norm,
+        specs: &NormTensors<TensorSpec>,
+    ) -> Result<NormLayer> {
+        Ok(NormLayer {
+            kind,
+            weight: load_vector(file, &specs.weight)?,
+            bias: specs.bias.as_ref().map(|bias| load_vector(file, bias)).transpose()?,
+        })
+    }
+
+    /// Normalizes each row of x, (n, width), in place.
+    pub(crate) fn forward(&self, x: &mut [f32]) {
+        match self.kind {
+            Norm::Layer => layer_norm(x, &self.weight, self.bias.as_deref()),
+            Norm::Rms => rms_norm(x, self.weight.len(), Some(&self.weight)),
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! The model: a checkpoint, read into the graph that computes it.
+//!
+//! One file a part, in the order in which a byte passes through them: `embedding`, `conv_frontend`, `streams` (made of
+//! `block`s, each of `attention` and `feed_forward`), `head`. The trainer has a twin of each under the same name.
+//! A [`Model`] is immutable and shared: sessions keep their own state (see [`crate::session`]).
+
+mod attention;
+mod block;
+mod conv_frontend;
+mod embedding;
+mod feed_forward;
+mod head;
+mod layers;
+mod positions;
+mod streams;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+pub(crate) use conv_frontend::{ConvFrontend, ConvHistory};
+pub(crate) use embedding::Embedding;
+pub(crate) use head::Head;
+pub(crate) use streams::{StackState, Streams};
+
+use crate::backend::Engine;
+use crate::backend::cpu::CpuEngine;
+use crate::checkpoint::Checkpoint;
+use crate::config::{ModelConfig, Positions, VOCAB};
+use crate::error::{Error, Result};
+use crate::manifest::ModelTensors;
+use crate::pool::Pool;
+
+/// The metadata entry that names the byte between documents, 0 to 255, where the model learned one.
+pub const END_BYTE_KEY: &str = "grug.end_byte";
+
+/// How a model is loaded.
+#[derive(Debug, Clone)]
+pub struct ModelOptions {
+    /// Threads that compute, the caller's included. 0 = one for each core; 1 = the calling thread alone.
+    pub n_threads: usize,
+    /// Map the file (the default) instead of reading it into memory.
+    pub mmap: bool,
+}
+
+impl Default for ModelOptions {
+    fn default() -> ModelOptions {
+        ModelOptions { n_threads: 0, mmap: true }
+    }
+}
+
+/// The parts of a model, ready to compute on the CPU.
+#[derive(Debug)]
+pub(crate) struct Graph {
+    pub pool: Pool,
+    pub embedding: Embedding,
+    pub conv_frontend: Option<ConvFrontend>,
+    pub streams: Streams,
+    pub head: Head,
+}
+
+#[derive(Debug)]
+struct Inner {
+    file: Arc<Checkpoint>,
+    graph: Arc<Graph>,
+    n_params: u64,
+    end_byte: Option<u8>,
+}
+
+/// Immutable weights and the threads that compute with them. Clones share both.
+#[derive(Debug, Clone)]
+pub struct Model {
+    inner: Arc<Inner>,
+}
+
+impl Model {
+    /// Loads a model file.
+    pub fn load(path: &Path, options: &ModelOptions) -> Result<Model> {
+        let file = if options.mmap { Checkpoint::open(path) } else { Checkpoint::open_copied(path) }?;
+        Model::from_checkpoint(file, options).map_err(|e| e.in_file(path))
+    }
+
+    /// Makes a model of an open checkpoint.
+    pub fn from_checkpoint(file: Checkpoint, options: &ModelOptions) -> Result<Model> {
+        let file = Arc::new(file);
+        let config = file.config();
+        let specs = ModelTensors::specs(config);
+        let end_byte = match file.metadata().get(END_BYTE_KEY) {
+            Some(text) => Some(text.parse().map_err(|_| {
+                Error::format(format!("metadata {END_BYTE_KEY:?} is {text:?}, not a byte 0 to 255"))
+            })?),
+            None => None,
+        };
+        let graph = Graph {
+            pool: Pool::new(options.n_threads)?,
+            embedding: Embedding::load(&file, &specs)?,
+            conv_frontend: ConvFrontend::load(&file, config, &specs.conv_frontend)?,
+            streams: Streams::load(&file, config, &specs)?,
+            head: Head::load(&file, config, &specs)?,
+        };
+        let n_params = ModelTensors::count_parameters(config) as u64;
+        Ok(Model { inner: Arc::new(Inner { graph: Arc::new(graph), n_params, end_byte, file }) })
+    }
+
+    /// What the model computes.
+    pub fn config(&self) -> &ModelConfig {
+        self.inner.file.config()
+    }
+
+    /// The file's metadata.
+    pub fn metadata(&self) -> &BTreeMap<String, String> {
+        self.inner.file.metadata()
+    }
+
+    /// How many numbers the model has.
+    pub fn n_params(&self) -> u64 {
+        self.inner.n_params
+    }
+
+    /// Bytes of the weights as stored.
+    pub fn weight_bytes(&self) -> u64 {
+        self.inner.file.weight_bytes() as u64
+    }
+
+    /// The byte that ends a document, where the model learned one.
+    pub fn end_byte(&self) -> Option<u8> {
+        self.inner.end_byte
+    }
+
+    /// Threads that compute.
+    pub fn n_threads(&self) -> usize {
+        self.inner.graph.pool.n_threads()
+    }
+
+    /// A new state for a context of `context` bytes on this model's device.
+    pub(crate) fn new_engine(&self, context: usize) -> Result<Box<dyn Engine>> {
+        Ok(Box::new(CpuEngine::new(&self.inner.graph, self.config(), context)?))
+    }
+
+    /// One pass over exactly this input, without window, padding or start byte: the logits of the byte that follows.
+    /// This is the model as a function, for comparing implementations; sessions generate.
+    pub fn raw_logits(&self, input: &[u8]) -> Result<[f32; VOCAB]> {
+        let config = self.config();
+        config.check_input_len(input.len())?;
+        if input.len() > config.context_bytes && (config.is_causal() || config.positions == Positions::Rotary)
+        {
+            return Err(Error::invalid(format!(
+                "an input of {} bytes is longer than the context of {}",
+                input.len(),
+                config.context_bytes
+            )));
+        }
+        let mut engine = CpuEngine::new(&self.inner.graph, config, input.len())?.without_padding();
+        engine.feed(input, input.len(), None)?;
+        engine.logits(input, None).copied()
+    }
+}
