@@ -1,3 +1,4 @@
+//! Trains GrugV3 models.
 fn main() {
     println!("{}", tch::Cuda::is_available());
 }
