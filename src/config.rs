@@ -556,7 +556,8 @@ mod tests {
         let text = small().to_toml();
         let error = ModelConfig::from_toml(&format!("n_haeds = 3\n{text}")).unwrap_err();
         assert!(error.message().contains("n_haeds"), "{error}");
-        let cases: [(&str, fn(&mut ModelConfig)); 8] = [
+        type Spoil = fn(&mut ModelConfig);
+        let cases: [(&str, Spoil); 8] = [
             ("n_heads", |c| c.n_heads = 3),
             ("context_bytes", |c| c.context_bytes = 0),
             ("max_positions", |c| c.positions = Positions::Learned),

@@ -1,7 +1,13 @@
 //! First values of a model's tensors, drawn from the distributions that the manifest states. The same seed gives the
 //! same weights on every machine and device.
 
-use crate::manifest::{Init, TensorSpec};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use crate::checkpoint::{TensorToWrite, f32_bytes, save_model};
+use crate::config::ModelConfig;
+use crate::error::Result;
+use crate::manifest::{Init, ModelTensors, TensorSpec};
 use crate::rng::{Stream, unit_f64, words};
 
 /// The first values of tensor number `index` of a model, row-major.
@@ -26,6 +32,20 @@ pub fn initial_values(spec: &TensorSpec, index: usize, seed: u64) -> Vec<f32> {
             })
             .collect(),
     }
+}
+
+/// Writes an untrained model: the initial values of every tensor, as f32.
+pub fn write_initial_model(path: &Path, config: &ModelConfig, seed: u64) -> Result<()> {
+    config.validate()?;
+    let specs = ModelTensors::specs(config).into_leaves();
+    let bytes: Vec<Vec<u8>> =
+        specs.iter().enumerate().map(|(i, spec)| f32_bytes(&initial_values(spec, i, seed))).collect();
+    let tensors: Vec<_> = specs
+        .iter()
+        .zip(&bytes)
+        .map(|(spec, bytes)| TensorToWrite { name: &spec.name, dtype: "F32", shape: &spec.shape, bytes })
+        .collect();
+    save_model(path, config, &BTreeMap::new(), &tensors)
 }
 
 #[cfg(test)]

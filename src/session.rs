@@ -11,7 +11,7 @@
 //! from the latter half of its bytes (one prefill, every half context); [`Overflow::Error`] refuses the byte. What the
 //! model sees after n bytes depends on n and the bytes alone, not on how they were divided into calls.
 
-use crate::backend::Engine;
+use crate::backend::{Engine, surprise};
 use crate::cancel::Cancel;
 use crate::config::VOCAB;
 use crate::error::{Error, ErrorKind, Result};
@@ -251,17 +251,23 @@ impl Session {
         // Enough for any chunk that an engine takes, without allocating.
         let mut buffer = [0.0f32; 64];
         while done < bytes.len() {
-            self.make_room();
             self.catch_up()?;
-            let room = if self.engine.is_windowed() { 1 } else { self.max_context - self.context.len() };
-            let n = (bytes.len() - done).min(room).min(self.engine.max_feed()).min(buffer.len());
-            let before = self.context.len();
-            self.context.extend_from_slice(&bytes[done..done + n]);
-            self.engine
-                .score(&self.context, n, &mut buffer[..n], self.cancel.as_ref())
-                .inspect_err(|_| self.context.truncate(before))?;
-            self.taken += n;
-            self.position += n as u64;
+            let room = self.max_context - self.context.len();
+            let n = (bytes.len() - done).min(room.max(1)).min(self.engine.max_feed()).min(buffer.len());
+            let now = &bytes[done..done + n];
+            if room == 0 {
+                // This byte is predicted from the full context, and then makes it slide.
+                buffer[0] = surprise(self.engine.logits(&self.context, self.cancel.as_ref())?, now[0]);
+                self.append(now);
+            } else {
+                let before = self.context.len();
+                self.context.extend_from_slice(now);
+                self.engine
+                    .score(&self.context, n, &mut buffer[..n], self.cancel.as_ref())
+                    .inspect_err(|_| self.context.truncate(before))?;
+                self.taken += n;
+                self.position += n as u64;
+            }
             total += buffer[..n].iter().map(|&v| v as f64).sum::<f64>();
             if let Some(nats) = &mut nats {
                 nats[done..done + n].copy_from_slice(&buffer[..n]);
