@@ -38,6 +38,8 @@ pub mod cancel;
 pub mod checkpoint;
 pub mod config;
 pub mod error;
+#[cfg(feature = "import")]
+pub mod import;
 pub mod init;
 pub(crate) mod kernels;
 pub mod manifest;

@@ -1,1 +1,2 @@
+//! The `grug` command.
 fn main() {}
