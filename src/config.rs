@@ -103,6 +103,11 @@ pub struct ConvFrontend {
 }
 
 /// The second, coarse stream of the parallel model: a strided convolution over the embeddings and a stack of its own.
+///
+/// In a bidirectional model, as published, the convolution has no padding and the last states of both streams meet in
+/// the output layer. In a causal model its window for coarse position j ends at byte `stride·j + stride - 1` (zeros
+/// stand before the first byte), and byte position t uses coarse position `(t + 1) / stride - 1`, the last one whose
+/// window is complete; a learned vector stands in where there is none yet. So the coarse stack runs once every `stride` bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AggregatedStream {
@@ -110,7 +115,7 @@ pub struct AggregatedStream {
     pub d_model: usize,
     /// Blocks of the stream.
     pub n_layers: usize,
-    /// Kernel of the aggregating convolution, in positions.
+    /// Kernel of the aggregating convolution, in positions; in a causal model at least `stride`.
     pub kernel: usize,
     /// Its stride, in positions.
     pub stride: usize,
@@ -180,7 +185,7 @@ pub struct ModelConfig {
     /// Heads of keys and values (grouped-query attention); 0 = as many as `n_heads`.
     #[serde(default, skip_serializing_if = "is_default")]
     pub n_kv_heads: usize,
-    /// Causal models: each position sees itself and the `attention_window - 1` before it; 0 = all.
+    /// Causal models: each position of the byte stream sees itself and the `attention_window - 1` before it; 0 = all.
     #[serde(default, skip_serializing_if = "is_default")]
     pub attention_window: usize,
     /// Normalize the input of the first block.
@@ -369,6 +374,9 @@ impl ModelConfig {
     /// Positions of the aggregated stream for `len` positions after the frontend.
     pub fn aggregated_len(&self, len: usize) -> Result<usize> {
         let Some(agg) = &self.aggregated_stream else { return Ok(0) };
+        if self.is_causal() {
+            return Ok(len / agg.stride);
+        }
         if len < agg.kernel {
             return Err(Error::invalid(format!(
                 "an input of {len} positions is shorter than the aggregated stream's kernel of {}",
@@ -485,11 +493,11 @@ impl ModelConfig {
             check_dim("aggregated_stream.n_layers", agg.n_layers)?;
             check_dim("aggregated_stream.kernel", agg.kernel)?;
             check_dim("aggregated_stream.stride", agg.stride)?;
-            if self.is_causal() {
-                return Err(Error::new(
-                    crate::error::ErrorKind::Unsupported,
-                    "aggregated_stream needs attention = \"bidirectional\": causal parallel streams are not supported yet",
-                ));
+            if self.is_causal() && agg.kernel < agg.stride {
+                return Err(contradiction(format!(
+                    "aggregated_stream.kernel = {} is less than its stride of {}: bytes would be skipped",
+                    agg.kernel, agg.stride
+                )));
             }
         }
         if self.tied_head && (self.aggregated_stream.is_some() || self.embedding_dim != self.d_model) {

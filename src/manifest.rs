@@ -120,6 +120,8 @@ pub struct BigramTensors<T> {
 pub struct AggregatedTensors<T> {
     /// The strided convolution, (A, arriving width, kernel), with bias.
     pub conv: LinearTensors<T>,
+    /// Causal models: what stands in for the state before the first window is complete, (A).
+    pub start: Option<T>,
     /// Learned positions of this stream, (positions, A).
     pub positions: Option<T>,
     /// Its blocks.
@@ -258,6 +260,10 @@ impl Author<'_> {
                 Role::Conv,
                 true,
             ),
+            start: self
+                .config
+                .is_causal()
+                .then(|| Self::tensor("agg_stream_start".into(), &[agg.d_model], Role::Bias, Init::Zeros)),
             positions: self.learned_positions(
                 "agg_positional_encoder.pos_embedding.weight",
                 self.config.max_positions,
@@ -408,6 +414,7 @@ impl<T> ModelTensors<T> {
             aggregated: match self.aggregated {
                 Some(agg) => Some(AggregatedTensors {
                     conv: agg.conv.try_map(f)?,
+                    start: agg.start.map(&mut *f).transpose()?,
                     positions: agg.positions.map(&mut *f).transpose()?,
                     blocks: agg.blocks.into_iter().map(|block| block.try_map(f)).collect::<Result<_, E>>()?,
                 }),

@@ -3,7 +3,8 @@
 mod common;
 
 use common::{
-    ALL, CAUSAL_MODERN, CAUSAL_PLAIN, random_model, random_model_on, relative_difference, some_bytes,
+    ALL, CAUSAL_MODERN, CAUSAL_PARALLEL, CAUSAL_PLAIN, random_model, random_model_on, relative_difference,
+    some_bytes,
 };
 use grug::{Cancel, ErrorKind, Overflow, Sampler, SamplerOptions, Session, SessionOptions, StopReason};
 
@@ -77,7 +78,7 @@ fn threads_do_not_change_a_bit() {
 
 #[test]
 fn a_causal_model_does_not_see_the_future() {
-    for toml in [CAUSAL_PLAIN, CAUSAL_MODERN] {
+    for toml in [CAUSAL_PLAIN, CAUSAL_MODERN, CAUSAL_PARALLEL] {
         let mut session = session(toml);
         let bytes = some_bytes(20, 1);
         let mut nats = [0.0; 20];

@@ -9,7 +9,7 @@ use super::{Engine, surprise};
 use crate::cancel::Cancel;
 use crate::config::{ModelConfig, VOCAB};
 use crate::error::Result;
-use crate::model::{ConvHistory, Graph, StackState};
+use crate::model::{AggregatedState, ConvHistory, Graph, StackState};
 
 /// Rows of a causal model that pass through the blocks together: enough to reuse each weight from the cache, few
 /// enough that cancelling is prompt and scratch stays small.
@@ -27,15 +27,15 @@ pub(crate) struct CpuEngine {
     logits_ready: bool,
     states_ready: bool,
 
-    padded: Vec<u8>,                                      // (pad_to)
-    history: ConvHistory,                                 // causal
-    arriving: Vec<f32>,                                   // (rows, widest of the embedding and the frontend)
-    frontend: Vec<f32>,                                   // scratch of embedding and frontend
-    bytes: StackState,                                    //
-    x: Vec<f32>,                                          // (rows, D)
-    aggregated: Option<(StackState, Vec<f32>, Vec<f32>)>, // state, patches, (coarse rows, A)
-    states: Vec<f32>,                                     // (rows, output_dim)
-    logits: Vec<f32>,                                     // (rows that are scored together, 256)
+    padded: Vec<u8>,      // (pad_to)
+    history: ConvHistory, // causal
+    arriving: Vec<f32>,   // (rows, widest of the embedding and the frontend)
+    frontend: Vec<f32>,   // scratch of embedding and frontend
+    bytes: StackState,    //
+    x: Vec<f32>,          // (rows, D)
+    aggregated: Option<AggregatedState>,
+    states: Vec<f32>, // (rows, output_dim)
+    logits: Vec<f32>, // (rows that are scored together, 256)
 }
 
 impl CpuEngine {
@@ -50,17 +50,7 @@ impl CpuEngine {
             (rows * graph.embedding.scratch_per_byte()).max(conv.map_or(0, |conv| conv.scratch_len(rows)));
         let stack_rows = if causal { rows } else { positions };
         let pool = &graph.pool;
-        let aggregated = match &graph.streams.aggregated {
-            Some(agg) => {
-                let coarse = config.aggregated_len(positions)?;
-                Some((
-                    agg.stack.new_state(pool, coarse, coarse),
-                    vec![0.0; agg.conv.patches_len(coarse)],
-                    vec![0.0; coarse * agg.stack.width],
-                ))
-            }
-            None => None,
-        };
+        let aggregated = graph.streams.aggregated.as_ref();
         Ok(CpuEngine {
             graph: graph.clone(),
             config: config.clone(),
@@ -75,7 +65,7 @@ impl CpuEngine {
             frontend: vec![0.0; frontend_len],
             bytes: graph.streams.bytes.new_state(pool, stack_rows, positions),
             x: vec![0.0; stack_rows * config.d_model],
-            aggregated,
+            aggregated: aggregated.map(|agg| agg.new_state(pool, stack_rows, positions)),
             states: vec![0.0; if causal { rows } else { 1 } * config.output_dim()],
             logits: vec![0.0; if causal { rows } else { 1 } * VOCAB],
         })
@@ -110,19 +100,17 @@ impl CpuEngine {
         let arriving = &self.arriving[..len * streams.arriving_width()];
         streams.project(pool, arriving, x);
         let rows = streams.bytes.forward(pool, &mut self.bytes, first, last_only, cancel, x)?;
-        match (&streams.aggregated, &mut self.aggregated) {
-            (Some(agg), Some((state, patches, coarse))) => {
-                let coarse_len = agg.conv.forward(pool, arriving, patches, coarse);
-                let coarse = &mut coarse[..coarse_len * agg.stack.width];
-                agg.stack.forward(pool, state, 0, true, cancel, coarse)?;
-                let (fine, end) = self.states.split_at_mut(streams.bytes.width);
-                fine.copy_from_slice(&x[..streams.bytes.width]);
-                end[..agg.stack.width].copy_from_slice(&coarse[..agg.stack.width]);
-            }
-            _ => {
-                let states = rows * streams.bytes.width;
-                self.states[..states].copy_from_slice(&x[..states]);
-            }
+        let width = self.config.output_dim();
+        for (state, x) in
+            self.states.chunks_exact_mut(width).zip(x.chunks_exact(streams.bytes.width)).take(rows)
+        {
+            state[..streams.bytes.width].copy_from_slice(x);
+        }
+        if let (Some(agg), Some(coarse)) = (&streams.aggregated, &mut self.aggregated) {
+            let states = &mut self.states;
+            agg.forward(pool, coarse, first, last_only, cancel, arriving, |i, coarse| {
+                states[i * width + streams.bytes.width..(i + 1) * width].copy_from_slice(coarse);
+            })?;
         }
         Ok(rows)
     }
@@ -130,8 +118,7 @@ impl CpuEngine {
     /// The output layer on the first `rows` states.
     fn run_head(&mut self, rows: usize) {
         let graph = &*self.graph;
-        let width = self.states.len() / (self.logits.len() / VOCAB);
-        let states = &mut self.states[..rows * width];
+        let states = &mut self.states[..rows * self.config.output_dim()];
         graph.head.forward(&graph.pool, &graph.embedding.table, states, &mut self.logits[..rows * VOCAB]);
     }
 
@@ -212,6 +199,9 @@ impl Engine for CpuEngine {
         self.logits_ready = false;
         self.states_ready = false;
         self.history.clear();
+        if let (Some(agg), Some(state)) = (&self.graph.streams.aggregated, &mut self.aggregated) {
+            agg.clear(state);
+        }
     }
 
     fn max_feed(&self) -> usize {
@@ -224,6 +214,6 @@ impl Engine for CpuEngine {
     }
 
     fn state_bytes(&self) -> usize {
-        self.bytes.cache_bytes() + self.aggregated.as_ref().map_or(0, |(state, ..)| state.cache_bytes())
+        self.bytes.cache_bytes() + self.aggregated.as_ref().map_or(0, |state| state.cache_bytes())
     }
 }

@@ -26,6 +26,7 @@ impl Attention {
     pub(crate) fn load(
         file: &Arc<Checkpoint>,
         config: &ModelConfig,
+        window: usize,
         specs: &BlockTensors<TensorSpec>,
     ) -> Result<Attention> {
         let in_proj = Linear::load(file, &specs.in_proj)?;
@@ -35,7 +36,7 @@ impl Attention {
             out_proj: Linear::load(file, &specs.out_proj)?,
             shape: AttentionShape { n_heads: config.n_heads, n_kv_heads: config.kv_heads(), head_dim },
             qk_norm: config.qk_norm,
-            window: config.attention_window,
+            window,
             causal: config.is_causal(),
         })
     }

@@ -49,10 +49,11 @@ impl Block {
     pub(crate) fn load(
         file: &Arc<Checkpoint>,
         config: &ModelConfig,
+        window: usize,
         specs: &BlockTensors<TensorSpec>,
     ) -> Result<Block> {
         Ok(Block {
-            attention: Attention::load(file, config, specs)?,
+            attention: Attention::load(file, config, window, specs)?,
             feed_forward: FeedForward::load(file, config, specs)?,
             norm1: NormLayer::load(file, config.norm, &specs.norm1)?,
             norm2: NormLayer::load(file, config.norm, &specs.norm2)?,

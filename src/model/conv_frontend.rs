@@ -34,7 +34,19 @@ impl Conv1d {
         Ok(Conv1d { linear, inputs: specs.weight.shape[1], kernel: specs.weight.shape[2], stride })
     }
 
-    pub(crate) fn outputs(&self) -> usize {
+    pub(crate) fn inputs(&self) -> usize {
+        self.inputs
+    }
+
+    pub(crate) fn kernel(&self) -> usize {
+        self.kernel
+    }
+
+    pub(crate) fn stride(&self) -> usize {
+        self.stride
+    }
+
+    fn outputs(&self) -> usize {
         self.linear.weight.rows()
     }
 

@@ -21,7 +21,7 @@ use std::sync::Arc;
 pub(crate) use conv_frontend::{ConvFrontend, ConvHistory};
 pub(crate) use embedding::Embedding;
 pub(crate) use head::Head;
-pub(crate) use streams::{StackState, Streams};
+pub(crate) use streams::{AggregatedState, StackState, Streams};
 
 use crate::backend::Engine;
 use crate::backend::cpu::CpuEngine;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::block::{Block, BlockScratch};
 use super::conv_frontend::Conv1d;
-use super::layers::{Linear, NormLayer};
+use super::layers::{Linear, NormLayer, load_vector};
 use super::positions::{AddedPositions, Rotary};
 use crate::cancel::Cancel;
 use crate::checkpoint::Checkpoint;
@@ -45,6 +45,7 @@ impl Stack {
         config: &ModelConfig,
         width: usize,
         rows: usize,
+        window: usize,
         learned: Option<&TensorSpec>,
         input_norm: Option<NormLayer>,
         blocks: &[BlockTensors<TensorSpec>],
@@ -54,7 +55,10 @@ impl Stack {
             positions: AddedPositions::new(file, config, learned, width, rows)?,
             rotary: Rotary::new(config, width, rows),
             input_norm,
-            blocks: blocks.iter().map(|specs| Block::load(file, config, specs)).collect::<Result<_>>()?,
+            blocks: blocks
+                .iter()
+                .map(|specs| Block::load(file, config, window, specs))
+                .collect::<Result<_>>()?,
         })
     }
 
@@ -98,8 +102,108 @@ impl Stack {
 /// The coarse stream of a parallel model.
 #[derive(Debug)]
 pub(crate) struct Aggregated {
-    pub conv: Conv1d,
+    conv: Conv1d,
+    /// Before the first window is complete, (A); causal models.
+    start: Option<Vec<f32>>,
     pub stack: Stack,
+}
+
+/// What a session keeps for the coarse stream.
+#[derive(Debug, Clone)]
+pub(crate) struct AggregatedState {
+    stack: StackState,
+    /// Causal: the last `kernel - 1` arriving rows, then those of the chunk, (kernel - 1 + rows, arriving).
+    input: Vec<f32>,
+    patches: Vec<f32>,
+    /// Coarse states that were computed last, (coarse rows, A).
+    coarse: Vec<f32>,
+    /// Causal: the latest coarse state, (A).
+    current: Vec<f32>,
+}
+
+impl AggregatedState {
+    /// Bytes of keys and values.
+    pub(crate) fn cache_bytes(&self) -> usize {
+        self.stack.cache_bytes()
+    }
+}
+
+impl Aggregated {
+    /// State for a context whose frontend gives `positions` rows, of which at most `rows` arrive at once.
+    pub(crate) fn new_state(&self, pool: &Pool, rows: usize, positions: usize) -> AggregatedState {
+        let causal = self.start.is_some();
+        let coarse_positions =
+            if causal { positions / self.conv.stride() } else { self.conv.output_len(positions) };
+        let coarse_rows = if causal { rows.div_ceil(self.conv.stride()) } else { coarse_positions };
+        let history = if causal { (self.conv.kernel() - 1 + rows) * self.conv.inputs() } else { 0 };
+        AggregatedState {
+            stack: self.stack.new_state(pool, coarse_rows, coarse_positions),
+            input: vec![0.0; history],
+            patches: vec![0.0; self.conv.patches_len(coarse_rows)],
+            coarse: vec![0.0; coarse_rows * self.stack.width],
+            current: self.start.clone().unwrap_or_default(),
+        }
+    }
+
+    /// Back to before the first byte.
+    pub(crate) fn clear(&self, state: &mut AggregatedState) {
+        state.input.fill(0.0);
+        if let Some(start) = &self.start {
+            state.current.copy_from_slice(start);
+        }
+    }
+
+    /// Runs the stream on arriving rows, (n, arriving), at positions `first..first + n` of the context, and calls
+    /// `each(i, state)` with the coarse state, (A), that row i uses: for every row, or with `last_only` for row 0
+    /// alone, which then is the last one.
+    #[allow(clippy::too_many_arguments)]
+    pub(crate) fn forward(
+        &self,
+        pool: &Pool,
+        state: &mut AggregatedState,
+        first: usize,
+        last_only: bool,
+        cancel: Option<&Cancel>,
+        arriving: &[f32],
+        mut each: impl FnMut(usize, &[f32]),
+    ) -> Result<()> {
+        let width = self.stack.width;
+        let AggregatedState { stack, input, patches, coarse, current } = state;
+        if self.start.is_none() {
+            let len = self.conv.forward(pool, arriving, patches, coarse);
+            self.stack.forward(pool, stack, 0, true, cancel, &mut coarse[..len * width])?;
+            each(0, &coarse[..width]);
+            return Ok(());
+        }
+        let (inputs, stride) = (self.conv.inputs(), self.conv.stride());
+        let history = (self.conv.kernel() - 1) * inputs;
+        let n = arriving.len() / inputs;
+        input[history..history + arriving.len()].copy_from_slice(arriving);
+        // The windows that these rows complete.
+        let (begin, end) = (first / stride, (first + n) / stride);
+        if end > begin {
+            // The window of coarse position j begins kernel - 1 rows before its last; so much history stands in front.
+            let offset = (stride * begin + stride - 1 - first) * inputs;
+            let len = ((end - begin - 1) * stride + self.conv.kernel()) * inputs;
+            self.conv.forward(pool, &input[offset..offset + len], patches, coarse);
+            let rows = &mut coarse[..(end - begin) * width];
+            self.stack.forward(pool, stack, begin, false, cancel, rows)?;
+        }
+        for i in if last_only { n - 1..n } else { 0..n } {
+            let complete = (first + i + 1) / stride;
+            let row = if complete > begin {
+                &coarse[(complete - 1 - begin) * width..][..width]
+            } else {
+                &**current
+            };
+            each(if last_only { 0 } else { i }, row);
+        }
+        if end > begin {
+            current.copy_from_slice(&coarse[(end - begin - 1) * width..][..width]);
+        }
+        input.copy_within(n * inputs..n * inputs + history, 0);
+        Ok(())
+    }
 }
 
 /// Everything between the embeddings and the output layer.
@@ -128,6 +232,7 @@ impl Streams {
                 config,
                 config.d_model,
                 rows,
+                config.attention_window,
                 specs.positions.as_ref(),
                 input_norm,
                 &specs.blocks,
@@ -135,11 +240,13 @@ impl Streams {
             aggregated: match (&specs.aggregated, &config.aggregated_stream) {
                 (Some(specs), Some(agg)) => Some(Aggregated {
                     conv: Conv1d::load(file, &specs.conv, agg.stride)?,
+                    start: specs.start.as_ref().map(|start| load_vector(file, start)).transpose()?,
                     stack: Stack::load(
                         file,
                         config,
                         agg.d_model,
                         config.aggregated_len(rows)?,
+                        0,
                         specs.positions.as_ref(),
                         None,
                         &specs.blocks,

@@ -19,6 +19,12 @@ pub const CAUSAL_MODERN: &str = "context_bytes = 24\nembedding_dim = 12\nd_model
      ffn_activation = \"swiglu\"\nffn_multiplier = 3\nattention_window = 9\nembedding_norm = true\nbigram_dim = 3\n\
      logit_softcap = 15.0\nconv_frontend = { channels = [10, 14], kernels = [4, 3] }\n";
 
+/// Causal parallel streams: a windowed fine stream and a wider coarse one that runs once in three bytes.
+pub const CAUSAL_PARALLEL: &str = "context_bytes = 24\nembedding_dim = 12\nd_model = 16\nn_heads = 2\nn_layers = 2\n\
+     positions = \"rotary\"\nnorm_first = true\nattention_window = 7\n\
+     conv_frontend = { channels = [12], kernels = [3] }\n\
+     aggregated_stream = { d_model = 20, n_layers = 2, kernel = 5, stride = 3 }\n";
+
 /// The published later single stream: bidirectional, sinusoidal, short inputs padded.
 pub const BIDIRECTIONAL_PADDED: &str = "context_bytes = 16\nattention = \"bidirectional\"\nembedding_dim = 12\n\
      d_model = 16\nn_heads = 2\nn_layers = 2\npositions = \"sinusoidal\"\npad_short_input = true\n";
@@ -30,9 +36,10 @@ pub const PARALLEL: &str = "context_bytes = 16\nattention = \"bidirectional\"\ne
      aggregated_stream = { d_model = 20, n_layers = 2, kernel = 4, stride = 3 }\n";
 
 /// Every kind of model, by name.
-pub const ALL: [(&str, &str); 4] = [
+pub const ALL: [(&str, &str); 5] = [
     ("causal plain", CAUSAL_PLAIN),
     ("causal modern", CAUSAL_MODERN),
+    ("causal parallel", CAUSAL_PARALLEL),
     ("bidirectional padded", BIDIRECTIONAL_PADDED),
     ("parallel", PARALLEL),
 ];
