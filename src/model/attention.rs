@@ -55,7 +55,6 @@ impl Attention {
     ///
     /// With `last_only` only the last row asks; its result is the first row of `x` then. Otherwise each row of `x` is
     /// replaced by its result. `qkv` is scratch of n · qkv_width, `mixed` of n · D.
-    #[allow(clippy::too_many_arguments)]
     pub(crate) fn forward(
         &self,
         pool: &Pool,

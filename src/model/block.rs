@@ -67,7 +67,6 @@ impl Block {
 
     /// Runs the rows of x, (n, D), at positions `first..first + n`, in place, and returns how many rows come out: n,
     /// or with `last_only` 1, which then is the first row of `x`.
-    #[allow(clippy::too_many_arguments)]
     pub(crate) fn forward(
         &self,
         pool: &Pool,

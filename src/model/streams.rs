@@ -72,7 +72,6 @@ impl Stack {
 
     /// Runs the rows of x, (n, width), at positions `first..first + n`, in place. Returns the rows that come out: n,
     /// or with `last_only` one, the last position's, which then is the first row of `x`.
-    #[allow(clippy::too_many_arguments)]
     pub(crate) fn forward(
         &self,
         pool: &Pool,
@@ -156,7 +155,6 @@ impl Aggregated {
     /// Runs the stream on arriving rows, (n, arriving), at positions `first..first + n` of the context, and calls
     /// `each(i, state)` with the coarse state, (A), that row i uses: for every row, or with `last_only` for row 0
     /// alone, which then is the last one.
-    #[allow(clippy::too_many_arguments)]
     pub(crate) fn forward(
         &self,
         pool: &Pool,
