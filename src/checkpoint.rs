@@ -176,6 +176,11 @@ impl Checkpoint {
     }
 
     fn parse(storage: Storage) -> Result<Checkpoint> {
+        if storage.bytes().starts_with(b"PK\x03\x04") {
+            return Err(Error::format(
+                "is a zip archive, not a model: a published .pth checkpoint becomes a model by `grug import`",
+            ));
+        }
         let (header_len, header) = SafeTensors::read_metadata(storage.bytes()).map_err(header_error)?;
         let metadata: BTreeMap<String, String> =
             header.metadata().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect();

@@ -1,2 +1,0 @@
-//! The `grug` command.
-fn main() {}
