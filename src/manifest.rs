@@ -355,7 +355,7 @@ impl ModelTensors<TensorSpec> {
 
     /// How many numbers a model of this configuration has.
     pub fn count_parameters(config: &ModelConfig) -> usize {
-        Self::specs(config).into_leaves().iter().map(TensorSpec::len).sum()
+        Self::specs(config).into_leaves().iter().fold(0, |sum, spec| sum.saturating_add(spec.len()))
     }
 }
 

@@ -1,11 +1,14 @@
-//! How the runtime adds positions: tables for the usual length, the formula beyond it.
+//! How the runtime adds positions: from tables, and by the formula beyond them.
 
 use crate::checkpoint::Checkpoint;
 use crate::config::{ModelConfig, Positions};
 use crate::error::Result;
 use crate::kernels::add_assign;
 use crate::manifest::TensorSpec;
-use crate::positions::{rotary, sinusoidal};
+use crate::positions::{rotary, rotary_angle, sinusoidal, sinusoidal_at};
+
+/// Numbers in a table at most: ample for real models, and what a file that claims an enormous context can cost.
+const MAX_TABLE: usize = 1 << 22;
 
 /// What is added to the input of a stack.
 #[derive(Debug)]
@@ -26,7 +29,7 @@ impl AddedPositions {
     ) -> Result<Option<AddedPositions>> {
         let table = match (config.positions, learned) {
             (Positions::Learned, Some(spec)) => file.tensor(spec)?.to_f32(),
-            (Positions::Sinusoidal, _) => sinusoidal(rows, dim),
+            (Positions::Sinusoidal, _) => sinusoidal(rows.min(MAX_TABLE / dim), dim),
             (Positions::Learned, None) | (Positions::Rotary, _) => return Ok(None),
         };
         Ok(Some(AddedPositions { table, dim, learned: config.positions == Positions::Learned }))
@@ -35,13 +38,19 @@ impl AddedPositions {
     /// Adds positions `first..` to the rows of x, (n, dim).
     pub(crate) fn add(&self, first: usize, x: &mut [f32]) {
         let stored = self.table.len() / self.dim;
-        let last = first + x.len() / self.dim;
-        if last <= stored {
-            add_assign(x, &self.table[first * self.dim..last * self.dim]);
-        } else {
-            debug_assert!(!self.learned, "the length of a learned model's input is checked before");
-            let longer = sinusoidal(last, self.dim);
-            add_assign(x, &longer[first * self.dim..]);
+        let tabled = stored.saturating_sub(first).min(x.len() / self.dim) * self.dim;
+        let (x, beyond) = x.split_at_mut(tabled);
+        if tabled > 0 {
+            add_assign(x, &self.table[first * self.dim..first * self.dim + tabled]);
+        }
+        debug_assert!(
+            beyond.is_empty() || !self.learned,
+            "the length of a learned model's input is checked before"
+        );
+        for (i, row) in beyond.chunks_exact_mut(self.dim).enumerate() {
+            for (column, v) in row.iter_mut().enumerate() {
+                *v += sinusoidal_at(first.max(stored) + i, column, self.dim);
+            }
         }
     }
 }
@@ -58,19 +67,24 @@ impl Rotary {
     pub(crate) fn new(config: &ModelConfig, width: usize, rows: usize) -> Option<Rotary> {
         let head_dim = width / config.n_heads;
         (config.positions == Positions::Rotary).then(|| {
-            let (cos, sin) = rotary(rows, head_dim);
+            let (cos, sin) = rotary(rows.min(MAX_TABLE / head_dim), head_dim);
             Rotary { cos, sin, half: head_dim / 2 }
         })
     }
 
     /// Turns every head of one row, (heads, head_dim), which stands at `position`.
     pub(crate) fn turn(&self, position: usize, heads: &mut [f32]) {
-        let range = position * self.half..(position + 1) * self.half;
-        let (cos, sin) = (&self.cos[range.clone()], &self.sin[range]);
-        for head in heads.chunks_exact_mut(2 * self.half) {
-            let (a, b) = head.split_at_mut(self.half);
-            for i in 0..self.half {
-                (a[i], b[i]) = (a[i] * cos[i] - b[i] * sin[i], a[i] * sin[i] + b[i] * cos[i]);
+        let half = self.half;
+        let tabled = position * half..(position + 1) * half;
+        let (cos, sin) = (self.cos.get(tabled.clone()), self.sin.get(tabled));
+        for head in heads.chunks_exact_mut(2 * half) {
+            let (a, b) = head.split_at_mut(half);
+            for i in 0..half {
+                let (cos, sin) = match (cos, sin) {
+                    (Some(cos), Some(sin)) => (cos[i], sin[i]),
+                    _ => rotary_angle(position, i, 2 * half),
+                };
+                (a[i], b[i]) = (a[i] * cos - b[i] * sin, a[i] * sin + b[i] * cos);
             }
         }
     }
