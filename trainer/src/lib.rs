@@ -3,3 +3,4 @@
 pub mod config;
 pub mod dataset;
 pub mod schedule;
+pub mod telemetry;

@@ -14,8 +14,8 @@ mod validate;
 
 pub use presets::{PRESETS, Preset, preset};
 pub use sections::{
-    DataConfig, Objective, OptimizerConfig, OptimizerKind, Precision, SampleConfig, ScheduleConfig,
-    ScheduleKind, TrainingConfig,
+    DataConfig, Objective, OptimizerConfig, OptimizerKind, Precision, ProfilerConfig, SampleConfig,
+    ScheduleConfig, ScheduleKind, TelemetryConfig, TrainingConfig,
 };
 
 use std::path::PathBuf;
@@ -50,6 +50,12 @@ pub struct RunConfig {
     /// Text drawn once, when training has ended; `bytes = 0` draws none.
     #[serde(default = "SampleConfig::none")]
     pub generate: SampleConfig,
+    /// What is shown and written.
+    #[serde(default)]
+    pub telemetry: TelemetryConfig,
+    /// A trace of some steps.
+    #[serde(default)]
+    pub profiler: ProfilerConfig,
     /// What the model computes.
     pub model: ModelConfig,
 }

@@ -124,6 +124,10 @@ pub struct TrainingConfig {
     pub precision: Precision,
     /// Gradients are scaled down to this global norm at most; 0 = as they are.
     pub clip_grad_norm: f64,
+    /// CUDA: products of f32 matrices in TF32, which rounds their inputs to 10 bits and is several times as fast.
+    pub tf32: bool,
+    /// CUDA: let cuDNN try which of its convolutions is fastest.
+    pub cudnn_benchmark: bool,
     /// CPU threads; 0 = as many as there are cores.
     pub threads: usize,
     /// Steps between lines of metrics.
@@ -159,6 +163,8 @@ impl Default for TrainingConfig {
             seed: 1,
             precision: Precision::F32,
             clip_grad_norm: 1.0,
+            tf32: false,
+            cudnn_benchmark: true,
             threads: 0,
             log_every: 10,
             validate_every: 250,
@@ -300,5 +306,47 @@ impl SampleConfig {
     /// No text.
     pub fn none() -> SampleConfig {
         SampleConfig { bytes: 0, ..SampleConfig::default() }
+    }
+}
+
+/// `[telemetry]`: what a run shows and writes beside its checkpoints. `metrics.jsonl` is always written.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TelemetryConfig {
+    /// Write TensorBoard event files.
+    pub tensorboard: bool,
+    /// Draw the losses and the learning rate as `loss.svg` at the end.
+    pub plot: bool,
+    /// What one device can do at most, in TFLOP/s, to compare with; 0 = as the device's name says, where it is known.
+    pub peak_tflops: f64,
+}
+
+impl Default for TelemetryConfig {
+    fn default() -> TelemetryConfig {
+        TelemetryConfig { tensorboard: true, plot: true, peak_tflops: 0.0 }
+    }
+}
+
+/// `[profiler]`: a trace of some steps, for Perfetto or `chrome://tracing`. Counts are steps.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ProfilerConfig {
+    /// Whether to trace.
+    pub enabled: bool,
+    /// The epoch to trace in, counted from 0.
+    pub epoch: u64,
+    /// Steps to pass over at the beginning of each cycle.
+    pub wait: u64,
+    /// Steps to run the profiler for without keeping what it sees.
+    pub warmup: u64,
+    /// Steps to keep.
+    pub active: u64,
+    /// Cycles; each leaves a file in the run's folder.
+    pub repeat: u64,
+}
+
+impl Default for ProfilerConfig {
+    fn default() -> ProfilerConfig {
+        ProfilerConfig { enabled: false, epoch: 0, wait: 5, warmup: 5, active: 10, repeat: 1 }
     }
 }

@@ -43,6 +43,9 @@ impl RunConfig {
         self.schedule.validate().map_err(|e| e.at("[schedule]"))?;
         self.sample.validate().map_err(|e| e.at("[sample]"))?;
         self.generate.validate().map_err(|e| e.at("[generate]"))?;
+        not_negative("[telemetry]: peak_tflops", self.telemetry.peak_tflops)?;
+        check(self.profiler.active > 0, "[profiler]: active", self.profiler.active, "at least 1")?;
+        check(self.profiler.repeat > 0, "[profiler]: repeat", self.profiler.repeat, "at least 1")?;
         self.contradictions()
     }
 
