@@ -3,6 +3,7 @@
 //! They need Python with the packages `numpy` and `tensorboard`; `GRUG_PYTHON` names the interpreter (else `python3`).
 //! Where they are missing, a test says so and checks nothing.
 
+use std::io::Write;
 use std::path::Path;
 use std::process::Command;
 
@@ -16,7 +17,9 @@ fn python(package: &str, program: &str, arguments: &[&Path]) -> Option<String> {
     let interpreter = std::env::var("GRUG_PYTHON").unwrap_or_else(|_| "python3".into());
     let has_package = Command::new(&interpreter).args(["-c", &format!("import {package}")]).output();
     if !has_package.is_ok_and(|output| output.status.success()) {
-        eprintln!(
+        // Not eprintln: that is only shown for tests that fail.
+        let _ = writeln!(
+            std::io::stderr(),
             "NOT TESTED: this needs a Python with {package}: pip install {package}, and GRUG_PYTHON=its python3"
         );
         return None;
