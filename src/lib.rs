@@ -38,6 +38,7 @@ pub mod cancel;
 pub mod checkpoint;
 pub mod config;
 pub mod error;
+pub mod ffi;
 #[cfg(feature = "import")]
 pub mod import;
 pub mod init;

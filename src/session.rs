@@ -190,6 +190,7 @@ impl Session {
     /// Chooses the next byte and takes it in. On an error no draw is used up.
     pub fn next(&mut self, sampler: &mut Sampler) -> Result<u8> {
         self.check_room(1)?;
+        self.cancel.as_ref().map_or(Ok(()), Cancel::check)?;
         let byte = sampler.pick(self.logits()?)?;
         // It passes through the model when the byte after it is asked for: a text's last byte costs nothing.
         self.append(&[byte]);

@@ -25,6 +25,7 @@ pub(crate) use streams::{AggregatedState, StackState, Streams};
 
 use crate::backend::Engine;
 use crate::backend::cpu::CpuEngine;
+use crate::cancel::Cancel;
 use crate::checkpoint::Checkpoint;
 use crate::config::{ModelConfig, Positions, VOCAB};
 use crate::error::{Error, Result};
@@ -41,11 +42,20 @@ pub struct ModelOptions {
     pub n_threads: usize,
     /// Map the file (the default) instead of reading it into memory.
     pub mmap: bool,
+    /// Stops loading when triggered.
+    pub cancel: Option<Cancel>,
 }
 
 impl Default for ModelOptions {
     fn default() -> ModelOptions {
-        ModelOptions { n_threads: 0, mmap: true }
+        ModelOptions { n_threads: 0, mmap: true, cancel: None }
+    }
+}
+
+impl ModelOptions {
+    /// An error where loading was canceled; asked between the steps of it.
+    fn check(&self) -> Result<()> {
+        self.cancel.as_ref().map_or(Ok(()), Cancel::check)
     }
 }
 
@@ -76,12 +86,14 @@ pub struct Model {
 impl Model {
     /// Loads a model file.
     pub fn load(path: &Path, options: &ModelOptions) -> Result<Model> {
+        options.check()?;
         let file = if options.mmap { Checkpoint::open(path) } else { Checkpoint::open_copied(path) }?;
         Model::from_checkpoint(file, options).map_err(|e| e.in_file(path))
     }
 
     /// Makes a model of an open checkpoint.
     pub fn from_checkpoint(file: Checkpoint, options: &ModelOptions) -> Result<Model> {
+        options.check()?;
         let file = Arc::new(file);
         let config = file.config();
         let specs = ModelTensors::specs(config);
@@ -98,6 +110,7 @@ impl Model {
             streams: Streams::load(&file, config, &specs)?,
             head: Head::load(&file, config, &specs)?,
         };
+        options.check()?;
         let n_params = ModelTensors::count_parameters(config) as u64;
         Ok(Model { inner: Arc::new(Inner { graph: Arc::new(graph), n_params, end_byte, file }) })
     }

@@ -1,0 +1,373 @@
+/* grug.h - C API of libgrug, a byte-level language model. Made from src/ffi by build.rs; do not edit.
+ *
+ * OWNERSHIP  X_new and X_load return an owned handle; free it once with X_free (NULL is a no-op). Handles keep what
+ *            they use alive: a session may outlive its grug_model handle. Input pointers are borrowed for the call only
+ *            (sole exception: GRUG_LOAD_BORROW). Output goes to caller memory, which must not overlap any input; the
+ *            library never asks you to free() something.
+ * THREADS    grug_model is immutable: use it from any threads at once. grug_session and grug_sampler: any thread, one
+ *            at a time; a concurrent call returns GRUG_EBUSY, not undefined behaviour. grug_cancel: any thread, any
+ *            time. Freeing a handle while another thread is in a call with it is the one thing not caught.
+ *            n_threads = 1 creates no threads.
+ * ERRORS     A status is >= 0 on success, negative on failure. `err` (may be NULL) is caller memory, written on failure
+ *            only; nothing is stored in globals or thread-locals, so it works across goroutines, libuv and GCD. On
+ *            failure outputs are untouched unless documented. No call aborts, exits, prints, raises signals or unwinds;
+ *            a panic inside the library becomes GRUG_EPANIC and poisons the handles of that call only: later calls with
+ *            them return GRUG_EPANIC as well, and they can be freed.
+ * BYTES      Text is (pointer, length) bytes; NULL is fine when the length is 0. Paths and keys are NUL-terminated
+ *            UTF-8; on Unix a path may be any bytes.
+ * OPTIONS    Set .size = sizeof(struct), zero the rest: zero is always the default, and NULL for the whole struct is all
+ *            defaults. Structs only grow at the end; fields that the library does not know must be zero, else
+ *            GRUG_EVERSION. Out structs: set .size too, at most that much is written. grug_error and grug_bytes have no
+ *            .size: they never change.
+ * DETERMINISM  Same build, machine, options and sequence of calls => same bytes, for any n_threads. */
+#ifndef GRUG_H
+#define GRUG_H
+#include <stddef.h>
+#include <stdint.h>
+
+#if defined(_WIN32) && !defined(GRUG_STATIC)
+#define GRUG_API __declspec(dllimport)
+#else
+#define GRUG_API
+#endif
+#if defined(__GNUC__)
+#define GRUG_MUST_USE __attribute__((warn_unused_result))
+#else
+#define GRUG_MUST_USE
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ---- errors ---------------------------------------------------------------------------------------------- */
+
+/**
+ * What a call returns: >= 0 on success, one of the following on failure. Numbers are never reused. It travels as a
+ * fixed-width integer, so that a value that this header does not know is a number and not undefined behaviour.
+ */
+typedef int32_t grug_status;
+
+/**
+ * What went wrong, in memory of the caller; needs no initialization and no cleanup. Written on failure only. Its
+ * layout never changes.
+ */
+typedef struct grug_error {
+    /** The status that the call returned. */
+    grug_status status;
+    /** UTF-8, NUL-terminated; names the file, tensor or option at fault. */
+    char message[252];
+} grug_error;
+
+/** Success. */
+#define GRUG_OK 0
+/** An argument is NULL, out of range or contradicts another one. */
+#define GRUG_EINVAL -1
+/** The system has no memory left for the request. */
+#define GRUG_ENOMEM -2
+/** Reading or writing a file failed. */
+#define GRUG_EIO -3
+/** The bytes are not a valid model. */
+#define GRUG_EFORMAT -4
+/** The data or the options need a newer library. */
+#define GRUG_EVERSION -5
+/** The device is missing or failed. */
+#define GRUG_EDEVICE -6
+/** The caller's cancellation token was triggered. */
+#define GRUG_ECANCELED -7
+/** Another thread is using this handle. */
+#define GRUG_EBUSY -8
+/** The context is full and the session was told not to slide. */
+#define GRUG_EFULL -9
+/** The session cannot go back that far. */
+#define GRUG_EREWIND -10
+/** The output buffer is too small; the size it needs was written. */
+#define GRUG_ESPACE -11
+/** The state or archive belongs to another model. */
+#define GRUG_EMISMATCH -12
+/** No byte may come next. */
+#define GRUG_EDEADEND -13
+/** There is nothing of that name or number. */
+#define GRUG_ENOTFOUND -14
+/** This model, device or build cannot do that. */
+#define GRUG_EUNSUPPORTED -15
+/** The handle was made before a fork() and its worker threads stayed in the parent. */
+#define GRUG_EFORK -16
+/** The library itself failed; the handle is poisoned: free it. */
+#define GRUG_EPANIC -17
+
+/* ---- library --------------------------------------------------------------------------------------------- */
+
+/**
+ * The ABI this header describes: major << 16 | minor. A minor version only adds; while the major version is 0
+ * anything may change.
+ */
+#define GRUG_ABI_VERSION 1
+
+/** The ABI of the library that is running: compare its upper 16 bits with those of GRUG_ABI_VERSION. */
+GRUG_API uint32_t grug_abi_version(void);
+
+/** The release, such as "0.1.0"; static. */
+GRUG_API const char *grug_version(void);
+
+/** The name of a status, such as "GRUG_EIO"; static, never NULL. Any status >= 0 is "GRUG_OK". */
+GRUG_API const char *grug_status_name(grug_status status);
+
+/* ---- cancellation ---------------------------------------------------------------------------------------- */
+
+/** A cancellation token: give it to a model or a session when that is made, and trigger it to stop what it is doing. */
+typedef struct grug_cancel grug_cancel;
+
+/** A new token, not triggered. NULL only where there is no memory. */
+GRUG_API GRUG_MUST_USE grug_cancel *grug_cancel_new(void);
+
+/**
+ * Triggers the token: what uses it returns GRUG_ECANCELED soon, and so does whatever starts later, until the token is
+ * reset. One atomic store: fit for signal handlers and any thread.
+ */
+GRUG_API void grug_cancel_trigger(grug_cancel *c);
+
+/** Makes the token as new. */
+GRUG_API void grug_cancel_reset(grug_cancel *c);
+
+/** Frees the handle; operations that still use the token go on. */
+GRUG_API void grug_cancel_free(grug_cancel *c);
+
+/* ---- model ----------------------------------------------------------------------------------------------- */
+
+/**
+ * Read the file into memory instead of mapping it. A mapped file must not be truncated or written while a model uses
+ * it; replacing it by rename is fine.
+ */
+#define GRUG_MODEL_NO_MMAP 1
+/** Copy the buffer. */
+#define GRUG_LOAD_COPY 0
+/** Use the buffer where it is: it must stay as it is until the last handle of the model and its sessions is freed. */
+#define GRUG_LOAD_BORROW 1
+
+/** A model: immutable weights and the threads that compute with them. Sessions keep what they need of it. */
+typedef struct grug_model grug_model;
+
+/** Receives a line of log text that is not NUL-terminated. May be called from any thread. */
+typedef void (*grug_log_fn)(void *user, uint32_t level, const char *text, size_t len);
+
+/** Receives progress between 0 and 1, on the calling thread; anything but 0 cancels. */
+typedef int32_t (*grug_progress_fn)(void *user, float fraction);
+
+/** How to load a model. NULL instead of it means all defaults. */
+typedef struct grug_model_options {
+    /** sizeof(grug_model_options) */
+    size_t size;
+    /** Where to compute: NULL, "cpu" or "auto", which are all the CPU in this version. */
+    const char *device;
+    /** Threads that compute: 0 = one for each physical core, 1 = the calling thread alone. */
+    uint32_t n_threads;
+    /** GRUG_MODEL_ flags. */
+    uint32_t flags;
+    /** Not in this version: must be NULL. The library is silent. */
+    grug_log_fn log;
+    /** Not in this version: must be NULL. */
+    grug_progress_fn progress;
+    /** Passed to the functions above. */
+    void *user;
+    /** Stops loading. Retained while it loads. */
+    const grug_cancel *cancel;
+} grug_model_options;
+
+/** What a model is. */
+typedef struct grug_model_info {
+    /** sizeof(grug_model_info), set by the caller */
+    size_t size;
+    /** Trained numbers. */
+    uint64_t n_params;
+    /** Bytes of the weights in memory or in the mapped file. */
+    uint64_t weight_bytes;
+    /** The context in bytes: what a prediction can look back on. */
+    uint64_t context_bytes;
+    /** Width of the vector that the output layer reads. */
+    uint32_t embedding_dim;
+    /** The byte that ends a document, 0..255, or -1: generation stops after it. */
+    int32_t end_byte;
+} grug_model_info;
+
+/** Loads a model file. */
+GRUG_API GRUG_MUST_USE grug_status grug_model_load_file(const char *path, const grug_model_options *opt,
+    grug_model **out, grug_error *err);
+
+/** Loads a model file that is in memory. mode is GRUG_LOAD_COPY or GRUG_LOAD_BORROW. */
+GRUG_API GRUG_MUST_USE grug_status grug_model_load_buffer(const uint8_t *data, size_t len, uint32_t mode,
+    const grug_model_options *opt, grug_model **out, grug_error *err);
+
+/** Frees the handle. Sessions of the model go on; its memory goes with the last of them. */
+GRUG_API void grug_model_free(grug_model *m);
+
+/** Describes the model. out->size must be set. */
+GRUG_API grug_status grug_model_get_info(const grug_model *m, grug_model_info *out, grug_error *err);
+
+/**
+ * Copies the value of a metadata entry, which are bytes without a NUL. *len: in the room, out the length. Too little
+ * room is GRUG_ESPACE, and then *len is the room it takes; value may be NULL where *len is 0.
+ */
+GRUG_API grug_status grug_model_get_metadata(const grug_model *m, const char *key, char *value, size_t *len,
+    grug_error *err);
+
+/**
+ * Copies the key of metadata entry i, counted from 0 in the order of the keys, as grug_model_get_metadata copies
+ * values. GRUG_ENOTFOUND: there are no more.
+ */
+GRUG_API grug_status grug_model_get_metadata_key(const grug_model *m, size_t i, char *key, size_t *len,
+    grug_error *err);
+
+/* ---- sampler --------------------------------------------------------------------------------------------- */
+
+/** A grammar. No function makes one in this version. */
+typedef struct grug_grammar grug_grammar;
+
+/** A sampler: options and a random generator. */
+typedef struct grug_sampler grug_sampler;
+
+/**
+ * How to pick a byte. The steps run in this order: temperature, top_k, top_p, min_p, draw. All zeros, and NULL, are
+ * greedy: the likeliest byte, the lowest of equals.
+ */
+typedef struct grug_sampler_options {
+    /** sizeof(grug_sampler_options) */
+    size_t size;
+    /** Used as it is: 0 is a seed like any other. */
+    uint64_t seed;
+    /** Logits are divided by it; 0 = greedy. */
+    float temperature;
+    /** Keep the likeliest bytes that together have this probability; 0 = off. */
+    float top_p;
+    /** Keep bytes at least this fraction as likely as the likeliest; 0 = off. */
+    float min_p;
+    /** Not in this version: must be 0. */
+    float typical_p;
+    /** Keep this many of the likeliest bytes; 0 = off. */
+    uint32_t top_k;
+    /** Not in this version: must be 0. */
+    uint32_t penalty_window;
+    /** Not in this version: must be 0. */
+    float repeat_penalty;
+    /** Not in this version: must be 0. */
+    float frequency_penalty;
+    /** Not in this version: must be 0. */
+    float presence_penalty;
+    /** Not in this version: must be 0. */
+    float mirostat_tau;
+    /** Not in this version: must be 0. */
+    float mirostat_eta;
+    /** None in this version: must be 0. */
+    uint32_t flags;
+    /** Not in this version: must be NULL. */
+    const float *bias;
+    /** Not in this version: must be NULL. */
+    const grug_grammar *grammar;
+} grug_sampler_options;
+
+/** Makes a sampler. */
+GRUG_API GRUG_MUST_USE grug_status grug_sampler_new(const grug_sampler_options *opt, grug_sampler **out,
+    grug_error *err);
+
+/** Makes the sampler as new, with another seed or the same. */
+GRUG_API grug_status grug_sampler_reset(grug_sampler *sp, uint64_t seed, grug_error *err);
+
+/**
+ * Picks a byte, 0..255, from logits that the caller may have edited, and moves the random generator on. The logit of a
+ * byte that must not come is -INFINITY. Pair it with grug_session_feed.
+ */
+GRUG_API GRUG_MUST_USE int32_t grug_sampler_pick(grug_sampler *sp, const float logits[256], grug_error *err);
+
+/** Frees the sampler. */
+GRUG_API void grug_sampler_free(grug_sampler *sp);
+
+/* ---- session --------------------------------------------------------------------------------------------- */
+
+/** When the context is full, forget the oldest bytes. */
+#define GRUG_OVERFLOW_SLIDE 0
+/** When the context is full, refuse to go on: GRUG_EFULL. */
+#define GRUG_OVERFLOW_ERROR 1
+
+/** A session: one stream of bytes, what the model remembers of it, and the prediction of its next byte. */
+typedef struct grug_session grug_session;
+
+/** How a session behaves. NULL instead of it means all defaults. */
+typedef struct grug_session_options {
+    /** sizeof(grug_session_options) */
+    size_t size;
+    /** How many bytes a prediction looks back on at most; 0 = the model's context. */
+    uint64_t max_context;
+    /** GRUG_OVERFLOW_SLIDE or GRUG_OVERFLOW_ERROR. */
+    uint32_t overflow;
+    /** Reserved: must be 0. */
+    uint32_t flags;
+    /** Stops whatever the session is doing. Retained. */
+    const grug_cancel *cancel;
+} grug_session_options;
+
+/** Bytes of the caller. Its layout never changes. */
+typedef struct grug_bytes {
+    /** The first byte; may be NULL where len is 0. */
+    const uint8_t *data;
+    /** How many there are. */
+    size_t len;
+} grug_bytes;
+
+/** The buffer is full: call again to go on. */
+#define GRUG_STOP_CAPACITY 0
+/** The model ended the document; its end byte is the last in the buffer. */
+#define GRUG_STOP_END_BYTE 1
+/** A stop sequence appeared; it is included. */
+#define GRUG_STOP_SEQUENCE 2
+/** The grammar is complete. */
+#define GRUG_STOP_GRAMMAR 3
+
+/**
+ * Makes an empty session. It allocates all that it will ever need. Asked for a prediction while it is empty (by next,
+ * generate, get_logits or score), a session begins with a byte 0 of its own, which is context but not counted by
+ * position.
+ */
+GRUG_API GRUG_MUST_USE grug_status grug_session_new(const grug_model *m, const grug_session_options *opt,
+    grug_session **out, grug_error *err);
+
+/** Frees the session. */
+GRUG_API void grug_session_free(grug_session *s);
+
+/** Makes the session empty again. */
+GRUG_API grug_status grug_session_reset(grug_session *s, grug_error *err);
+
+/**
+ * Bytes that the session has consumed, those fed and those generated. While another thread is in a call, the position
+ * before that call. 0 for NULL.
+ */
+GRUG_API uint64_t grug_session_position(const grug_session *s);
+
+/** Feeds bytes. On an error the session holds exactly the bytes that position counts, and stays usable. */
+GRUG_API GRUG_MUST_USE grug_status grug_session_feed(grug_session *s, const uint8_t *data, size_t len,
+    grug_error *err);
+
+/** Picks the next byte and feeds it: 0..255, or a negative status. A sampler of NULL is greedy. */
+GRUG_API GRUG_MUST_USE int32_t grug_session_next(grug_session *s, grug_sampler *sampler, grug_error *err);
+
+/**
+ * Generates text as read(2) reads a file: up to cap bytes into buf; *n is how many, also when the call fails on the
+ * way, as by GRUG_ECANCELED. Returns why it paused, a GRUG_STOP_ value; call again to go on. It pauses after a
+ * stop sequence, even one that began in an earlier call. A sampler of NULL is greedy.
+ */
+GRUG_API GRUG_MUST_USE grug_status grug_session_generate(grug_session *s, grug_sampler *sampler,
+    const grug_bytes *stops, size_t n_stops, uint8_t *buf, size_t cap, size_t *n, grug_error *err);
+
+/**
+ * Feeds bytes and says how well they were predicted: nats[i] = -ln p(data[i]), where nats is not NULL, and *total
+ * their sum. Divide nats by ln 2 for bits. On an error, nats may be written up to the position that was reached.
+ */
+GRUG_API GRUG_MUST_USE grug_status grug_session_score(grug_session *s, const uint8_t *data, size_t len, float *nats,
+    double *total, grug_error *err);
+
+/** Copies the logits of the next byte: ln of its probability, up to a constant. */
+GRUG_API grug_status grug_session_get_logits(grug_session *s, float logits[256], grug_error *err);
+
+#ifdef __cplusplus
+}
+#endif
+#endif /* GRUG_H */

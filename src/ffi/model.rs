@@ -1,0 +1,268 @@
+//! Models: immutable weights, shared by the sessions that run them.
+
+use std::ffi::{c_char, c_void};
+
+use crate::checkpoint::Checkpoint;
+use crate::error::{Error, ErrorKind, Result};
+use crate::ffi::cancel::{grug_cancel, token};
+use crate::ffi::error::{GRUG_OK, grug_error, grug_status};
+use crate::ffi::guard::{self, Shared};
+use crate::ffi::options::{self, SizedStruct};
+use crate::ffi::pointer;
+use crate::model::{Model, ModelOptions};
+
+/// A model: immutable weights and the threads that compute with them. Sessions keep what they need of it.
+pub struct grug_model(Shared<Model>);
+
+/// Read the file into memory instead of mapping it. A mapped file must not be truncated or written while a model uses
+/// it; replacing it by rename is fine.
+pub const GRUG_MODEL_NO_MMAP: u32 = 1;
+
+/// Copy the buffer.
+pub const GRUG_LOAD_COPY: u32 = 0;
+/// Use the buffer where it is: it must stay as it is until the last handle of the model and its sessions is freed.
+pub const GRUG_LOAD_BORROW: u32 = 1;
+
+/// Receives a line of log text that is not NUL-terminated. May be called from any thread.
+pub type grug_log_fn =
+    Option<unsafe extern "C" fn(user: *mut c_void, level: u32, text: *const c_char, len: usize)>;
+/// Receives progress between 0 and 1, on the calling thread; anything but 0 cancels.
+pub type grug_progress_fn = Option<unsafe extern "C" fn(user: *mut c_void, fraction: f32) -> i32>;
+
+/// How to load a model. NULL instead of it means all defaults.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct grug_model_options {
+    /// sizeof(grug_model_options)
+    pub size: usize,
+    /// Where to compute: NULL, "cpu" or "auto", which are all the CPU in this version.
+    pub device: *const c_char,
+    /// Threads that compute: 0 = one for each physical core, 1 = the calling thread alone.
+    pub n_threads: u32,
+    /// GRUG_MODEL_ flags.
+    pub flags: u32,
+    /// Not in this version: must be NULL. The library is silent.
+    pub log: grug_log_fn,
+    /// Not in this version: must be NULL.
+    pub progress: grug_progress_fn,
+    /// Passed to the functions above.
+    pub user: *mut c_void,
+    /// Stops loading. Retained while it loads.
+    pub cancel: *const grug_cancel,
+}
+
+// SAFETY: repr(C), begins with `size`, and all zeros is NULLs and zeros.
+unsafe impl SizedStruct for grug_model_options {
+    const NAME: &'static str = "grug_model_options";
+    const FIRST_SIZE: usize = size_of::<grug_model_options>();
+}
+
+/// What a model is.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct grug_model_info {
+    /// sizeof(grug_model_info), set by the caller
+    pub size: usize,
+    /// Trained numbers.
+    pub n_params: u64,
+    /// Bytes of the weights in memory or in the mapped file.
+    pub weight_bytes: u64,
+    /// The context in bytes: what a prediction can look back on.
+    pub context_bytes: u64,
+    /// Width of the vector that the output layer reads.
+    pub embedding_dim: u32,
+    /// The byte that ends a document, 0..255, or -1: generation stops after it.
+    pub end_byte: i32,
+}
+
+// SAFETY: repr(C), begins with `size`, and the rest are integers.
+unsafe impl SizedStruct for grug_model_info {
+    const NAME: &'static str = "grug_model_info";
+    const FIRST_SIZE: usize = size_of::<grug_model_info>();
+}
+
+fn unsupported(field: &str) -> Error {
+    Error::new(ErrorKind::Unsupported, format!("grug_model_options.{field} is not supported by this version"))
+}
+
+/// The model behind a handle.
+///
+/// # Safety
+/// `m` is NULL or a model that is not freed during `'a`.
+pub(super) unsafe fn model<'a>(m: *const grug_model) -> Result<guard::Using<'a, Model>> {
+    // SAFETY: by contract.
+    unsafe { pointer::object(m, "m") }?.0.enter()
+}
+
+/// # Safety
+/// `opt` is as `grug_model_options` says.
+unsafe fn read_options(opt: *const grug_model_options) -> Result<ModelOptions> {
+    // SAFETY: by contract.
+    let c = unsafe { options::read(opt) }?;
+    if !c.device.is_null() {
+        // SAFETY: by contract.
+        let device = unsafe { pointer::text(c.device, "grug_model_options.device") }?;
+        if !matches!(device, "cpu" | "auto") {
+            return Err(Error::new(
+                ErrorKind::Device,
+                format!("grug_model_options.device: there is no {device:?}; this version has \"cpu\""),
+            ));
+        }
+    }
+    if c.flags & !GRUG_MODEL_NO_MMAP != 0 {
+        return Err(Error::invalid(format!("grug_model_options.flags: {:#x} has an unknown flag", c.flags)));
+    }
+    if c.log.is_some() {
+        return Err(unsupported("log"));
+    }
+    if c.progress.is_some() {
+        return Err(unsupported("progress"));
+    }
+    Ok(ModelOptions {
+        n_threads: c.n_threads as usize,
+        mmap: c.flags & GRUG_MODEL_NO_MMAP == 0,
+        // SAFETY: by contract.
+        cancel: unsafe { token(c.cancel) },
+    })
+}
+
+/// Hands a new model to the caller.
+///
+/// # Safety
+/// `out` may be written.
+unsafe fn give(model: Model, out: *mut *mut grug_model) -> Result<i32> {
+    let handle = guard::try_box(grug_model(Shared::new(model)))?;
+    // SAFETY: by contract.
+    unsafe { out.write(Box::into_raw(handle)) };
+    Ok(GRUG_OK)
+}
+
+/// Loads a model file.
+#[unsafe(no_mangle)]
+#[must_use]
+pub unsafe extern "C" fn grug_model_load_file(
+    path: *const c_char,
+    opt: *const grug_model_options,
+    out: *mut *mut grug_model,
+    err: *mut grug_error,
+) -> grug_status {
+    // SAFETY: the caller keeps the contract of the header for each argument.
+    guard::call(err, || unsafe {
+        let out = pointer::output(out, "out")?;
+        let path = pointer::path(path, "path")?;
+        give(Model::load(&path, &read_options(opt)?)?, out)
+    })
+}
+
+/// Loads a model file that is in memory. mode is GRUG_LOAD_COPY or GRUG_LOAD_BORROW.
+#[unsafe(no_mangle)]
+#[must_use]
+pub unsafe extern "C" fn grug_model_load_buffer(
+    data: *const u8,
+    len: usize,
+    mode: u32,
+    opt: *const grug_model_options,
+    out: *mut *mut grug_model,
+    err: *mut grug_error,
+) -> grug_status {
+    // SAFETY: the caller keeps the contract of the header for each argument. For GRUG_LOAD_BORROW that is that the
+    // buffer outlives the last handle that uses it, which is as good as 'static: what borrows it is behind those.
+    guard::call(err, || unsafe {
+        let out = pointer::output(out, "out")?;
+        let data = pointer::slice(data, len, "data")?;
+        let options = read_options(opt)?;
+        let checkpoint = match mode {
+            GRUG_LOAD_COPY => Checkpoint::from_bytes(copy(data)?)?,
+            GRUG_LOAD_BORROW => Checkpoint::from_static(data)?,
+            _ => return Err(Error::invalid(format!("mode {mode} is not a GRUG_LOAD_ mode"))),
+        };
+        give(Model::from_checkpoint(checkpoint, &options)?, out)
+    })
+}
+
+/// A copy; no memory is an error, not an abort.
+fn copy(data: &[u8]) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    bytes.try_reserve_exact(data.len()).map_err(|_| {
+        Error::new(ErrorKind::OutOfMemory, format!("no memory for a model of {} bytes", data.len()))
+    })?;
+    bytes.extend_from_slice(data);
+    Ok(bytes)
+}
+
+/// Frees the handle. Sessions of the model go on; its memory goes with the last of them.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn grug_model_free(m: *mut grug_model) {
+    if !m.is_null() {
+        // SAFETY: `m` came from this library and is freed once (header, OWNERSHIP).
+        guard::quietly(|| drop(unsafe { Box::from_raw(m) }));
+    }
+}
+
+/// Describes the model. out->size must be set.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn grug_model_get_info(
+    m: *const grug_model,
+    out: *mut grug_model_info,
+    err: *mut grug_error,
+) -> grug_status {
+    // SAFETY: the caller keeps the contract of the header for each argument.
+    guard::call(err, || unsafe {
+        let model = model(m)?;
+        let config = model.config();
+        options::write(out, "out", |size| grug_model_info {
+            size,
+            n_params: model.n_params(),
+            weight_bytes: model.weight_bytes(),
+            context_bytes: config.context_bytes as u64,
+            embedding_dim: config.output_dim() as u32,
+            end_byte: model.end_byte().map_or(-1, i32::from),
+        })?;
+        Ok(GRUG_OK)
+    })
+}
+
+/// Copies the value of a metadata entry, which are bytes without a NUL. *len: in the room, out the length. Too little
+/// room is GRUG_ESPACE, and then *len is the room it takes; value may be NULL where *len is 0.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn grug_model_get_metadata(
+    m: *const grug_model,
+    key: *const c_char,
+    value: *mut c_char,
+    len: *mut usize,
+    err: *mut grug_error,
+) -> grug_status {
+    // SAFETY: the caller keeps the contract of the header for each argument.
+    guard::call(err, || unsafe {
+        let model = model(m)?;
+        let key = pointer::text(key, "key")?;
+        let entry = model
+            .metadata()
+            .get(key)
+            .ok_or_else(|| Error::new(ErrorKind::NotFound, format!("the model's metadata has no {key:?}")))?;
+        pointer::copy_out(entry.as_bytes(), value, len, "value")?;
+        Ok(GRUG_OK)
+    })
+}
+
+/// Copies the key of metadata entry i, counted from 0 in the order of the keys, as grug_model_get_metadata copies
+/// values. GRUG_ENOTFOUND: there are no more.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn grug_model_get_metadata_key(
+    m: *const grug_model,
+    i: usize,
+    key: *mut c_char,
+    len: *mut usize,
+    err: *mut grug_error,
+) -> grug_status {
+    // SAFETY: the caller keeps the contract of the header for each argument.
+    guard::call(err, || unsafe {
+        let model = model(m)?;
+        let entries = model.metadata();
+        let name = entries.keys().nth(i).ok_or_else(|| {
+            Error::new(ErrorKind::NotFound, format!("the model's metadata has {} entries", entries.len()))
+        })?;
+        pointer::copy_out(name.as_bytes(), key, len, "key")?;
+        Ok(GRUG_OK)
+    })
+}
