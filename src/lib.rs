@@ -56,4 +56,4 @@ pub use config::ModelConfig;
 pub use error::{Error, ErrorKind, Result};
 pub use model::{Model, ModelOptions};
 pub use sampler::{Sampler, SamplerOptions};
-pub use session::{Overflow, Session, SessionOptions, StopReason};
+pub use session::{Overflow, Session, SessionOptions, Step, StopReason, next_batch};

@@ -10,6 +10,21 @@
 //! positions cannot be moved, so when its context is full and another byte comes, [`Overflow::Slide`] starts it anew
 //! from the latter half of its bytes (one prefill, every half context); [`Overflow::Error`] refuses the byte. What the
 //! model sees after n bytes depends on n and the bytes alone, not on how they were divided into calls.
+//!
+//! # Going back
+//! [`Session::rewind`] gives exactly the session that never got the bytes: the bytes of two contexts are kept, keys and
+//! values of earlier positions are still there, and the short memories of convolutions are computed anew from the
+//! bytes. It costs no memory beside those bytes and, at the next prediction, one step of decoding; going back over a
+//! place where a causal context slid costs a prefill of the context that was left there.
+
+mod batch;
+mod context;
+mod state;
+
+pub use batch::{Step, next_batch};
+pub(crate) use state::max_saved_bytes;
+
+use context::Context;
 
 use crate::backend::{Engine, surprise};
 use crate::cancel::Cancel;
@@ -55,27 +70,6 @@ pub enum StopReason {
     Grammar,
 }
 
-/// The last bytes that were generated, for stop sequences that span calls.
-struct Tail {
-    bytes: [u8; MAX_STOP_BYTES],
-    len: usize,
-}
-
-impl Tail {
-    fn push(&mut self, byte: u8) {
-        if self.len == MAX_STOP_BYTES {
-            self.bytes.copy_within(1.., 0);
-            self.len -= 1;
-        }
-        self.bytes[self.len] = byte;
-        self.len += 1;
-    }
-
-    fn ends_with(&self, stop: &[u8]) -> bool {
-        self.bytes[..self.len].ends_with(stop)
-    }
-}
-
 /// One byte stream: its context, its state on the device, and the logits of the next byte.
 pub struct Session {
     model: Model,
@@ -83,19 +77,19 @@ pub struct Session {
     overflow: Overflow,
     cancel: Option<Cancel>,
     /// What the model sees, at most `max_context` bytes; the implicit byte 0 is one of them.
-    context: Vec<u8>,
+    context: Context,
     /// How many of them the engine took in.
     taken: usize,
     max_context: usize,
-    position: u64,
     /// Whether the session began with the implicit byte 0.
     started: bool,
-    tail: Tail,
+    /// How many of the last bytes were generated: stop sequences are looked for in them, across calls.
+    generated: u64,
 }
 
 impl std::fmt::Debug for Session {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Session").field("position", &self.position).finish_non_exhaustive()
+        f.debug_struct("Session").field("position", &self.position()).finish_non_exhaustive()
     }
 }
 
@@ -123,18 +117,34 @@ impl Session {
             }
             wanted => wanted,
         };
+        let engine = model.new_engine(max_context)?;
         Ok(Session {
-            engine: model.new_engine(max_context)?,
+            context: Context::new(max_context, engine.is_windowed()),
+            engine,
             model: model.clone(),
             overflow: options.overflow,
             cancel: options.cancel.clone(),
-            context: Vec::with_capacity(max_context),
             taken: 0,
             max_context,
-            position: 0,
             started: false,
-            tail: Tail { bytes: [0; MAX_STOP_BYTES], len: 0 },
+            generated: 0,
         })
+    }
+
+    /// An independent session at this position, with the same options (the cancellation token is shared). It copies
+    /// the state, and shares the weights.
+    pub fn fork(&self) -> Session {
+        Session {
+            model: self.model.clone(),
+            engine: self.engine.fork(),
+            overflow: self.overflow,
+            cancel: self.cancel.clone(),
+            context: self.context.fork(),
+            taken: self.taken,
+            max_context: self.max_context,
+            started: self.started,
+            generated: self.generated,
+        }
     }
 
     /// The model it runs.
@@ -144,7 +154,7 @@ impl Session {
 
     /// Bytes consumed so far: fed, and generated.
     pub fn position(&self) -> u64 {
-        self.position
+        self.context.total() - self.started as u64
     }
 
     /// Bytes of context.
@@ -162,29 +172,61 @@ impl Session {
         self.engine.clear();
         self.context.clear();
         self.taken = 0;
-        self.position = 0;
         self.started = false;
-        self.tail.len = 0;
+        self.generated = 0;
     }
 
     /// Takes in bytes. On an error the session holds exactly [`position`](Self::position) bytes and stays usable.
     pub fn feed(&mut self, bytes: &[u8]) -> Result<()> {
         self.check_room(bytes.len())?;
-        self.tail.len = 0;
+        self.generated = 0;
         self.append(bytes);
-        self.catch_up().inspect_err(|_| {
+        let result = self.catch_up();
+        if result.is_err() {
             // What of these bytes did not get in was not consumed.
             let lost = (self.context.len() - self.taken).min(bytes.len());
-            self.context.truncate(self.context.len() - lost);
-            self.position -= lost as u64;
-        })
+            self.take_back(lost as u64);
+        }
+        result
+    }
+
+    /// Undoes the last `n` bytes, fed or generated: the session is then what it would be had it never got them.
+    ///
+    /// Going back `max_context` bytes from the furthest position always works ([`Model::rewind_bytes`]), and often
+    /// further. Where it does not, the error is [`ErrorKind::Rewind`] and nothing has changed.
+    pub fn rewind(&mut self, n: u64) -> Result<()> {
+        let position = self.position();
+        if n > position {
+            return Err(Error::new(
+                ErrorKind::Rewind,
+                format!("{n} bytes cannot be undone: the session is at position {position}"),
+            ));
+        }
+        if n > 0 && !self.take_back(n) {
+            return Err(Error::new(
+                ErrorKind::Rewind,
+                format!(
+                    "{n} bytes cannot be undone: the bytes before them are forgotten; at least the last {} can be",
+                    self.max_context
+                ),
+            ));
+        }
+        self.generated = self.generated.saturating_sub(n);
+        Ok(())
     }
 
     /// Logits of the next byte.
     pub fn logits(&mut self) -> Result<&[f32; VOCAB]> {
         self.start();
         self.catch_up()?;
-        self.engine.logits(&self.context, self.cancel.as_ref())
+        self.engine.logits(self.context.bytes(), self.cancel.as_ref())
+    }
+
+    /// The vector that the next byte's logits are a linear function of (up to a softcap): the state of the last
+    /// position after the final normalization, `output_dim` numbers of the model's configuration.
+    pub fn embedding(&mut self) -> Result<&[f32]> {
+        self.logits()?;
+        Ok(self.engine.embedding())
     }
 
     /// Chooses the next byte and takes it in. On an error no draw is used up.
@@ -194,7 +236,7 @@ impl Session {
         let byte = sampler.pick(self.logits()?)?;
         // It passes through the model when the byte after it is asked for: a text's last byte costs nothing.
         self.append(&[byte]);
-        self.tail.push(byte);
+        self.generated += 1;
         Ok(byte)
     }
 
@@ -222,7 +264,7 @@ impl Session {
             if self.model.end_byte() == Some(byte) {
                 return Ok(StopReason::EndByte);
             }
-            if stops.iter().any(|stop| self.tail.ends_with(stop)) {
+            if stops.iter().any(|stop| self.has_generated(stop)) {
                 return Ok(StopReason::Sequence);
             }
         }
@@ -245,7 +287,7 @@ impl Session {
             return Ok(0.0);
         }
         self.check_room(bytes.len())?;
-        self.tail.len = 0;
+        self.generated = 0;
         self.start();
         let mut total = 0.0;
         let mut done = 0;
@@ -253,21 +295,21 @@ impl Session {
         let mut buffer = [0.0f32; 64];
         while done < bytes.len() {
             self.catch_up()?;
-            let room = self.max_context - self.context.len();
+            let room = self.context.room();
             let n = (bytes.len() - done).min(room.max(1)).min(self.engine.max_feed()).min(buffer.len());
             let now = &bytes[done..done + n];
             if room == 0 {
                 // This byte is predicted from the full context, and then makes it slide.
-                buffer[0] = surprise(self.engine.logits(&self.context, self.cancel.as_ref())?, now[0]);
+                buffer[0] = surprise(self.engine.logits(self.context.bytes(), self.cancel.as_ref())?, now[0]);
                 self.append(now);
             } else {
-                let before = self.context.len();
-                self.context.extend_from_slice(now);
-                self.engine
-                    .score(&self.context, n, &mut buffer[..n], self.cancel.as_ref())
-                    .inspect_err(|_| self.context.truncate(before))?;
+                self.context.push(now);
+                let scores = &mut buffer[..n];
+                if let Err(error) = self.engine.score(self.context.bytes(), n, scores, self.cancel.as_ref()) {
+                    self.take_back(n as u64);
+                    return Err(error);
+                }
                 self.taken += n;
-                self.position += n as u64;
             }
             total += buffer[..n].iter().map(|&v| v as f64).sum::<f64>();
             if let Some(nats) = &mut nats {
@@ -280,16 +322,16 @@ impl Session {
 
     /// The implicit byte 0 of a session that is asked before it was fed.
     fn start(&mut self) {
-        if self.context.is_empty() {
-            self.context.push(0);
+        if self.context.total() == 0 {
+            self.context.push(&[0]);
             self.started = true;
         }
     }
 
     /// Refuses bytes that would overflow, where that is an error.
     fn check_room(&self, bytes: usize) -> Result<()> {
-        let held = self.position + self.started as u64;
-        if self.overflow == Overflow::Error && held + bytes as u64 > self.max_context as u64 {
+        let held = self.context.total();
+        if self.overflow == Overflow::Error && bytes as u64 > (self.max_context as u64).saturating_sub(held) {
             return Err(Error::new(
                 ErrorKind::ContextFull,
                 format!("{bytes} more bytes do not fit: the context of {} holds {held}", self.max_context),
@@ -298,42 +340,48 @@ impl Session {
         Ok(())
     }
 
-    /// Makes room for at least one byte.
-    fn make_room(&mut self) {
-        if self.context.len() < self.max_context {
-            return;
-        }
-        if self.engine.is_windowed() {
-            self.context.remove(0);
-            self.taken = self.taken.saturating_sub(1);
-        } else {
-            self.context.drain(..self.max_context - (self.max_context / 2).max(1));
-            self.engine.clear();
-            self.taken = 0;
-        }
+    /// Whether the last generated bytes are these.
+    fn has_generated(&self, stop: &[u8]) -> bool {
+        stop.len() as u64 <= self.generated && self.context.held().ends_with(stop)
     }
 
     /// Adds bytes to the context, forgetting the oldest as they overflow. The engine gets them in
     /// [`catch_up`](Self::catch_up), so bytes that overflow again at once cost nothing.
     fn append(&mut self, bytes: &[u8]) {
-        let mut rest = bytes;
-        if self.engine.is_windowed() {
-            rest = &rest[rest.len().saturating_sub(self.max_context)..];
+        let start = self.context.start();
+        self.context.push(bytes);
+        self.follow(start);
+    }
+
+    /// Takes the last bytes away, and the engine with them. `false`, and nothing is changed, where that is impossible.
+    fn take_back(&mut self, n: u64) -> bool {
+        let start = self.context.start();
+        if !self.context.pop(n) {
+            return false;
         }
-        while !rest.is_empty() {
-            self.make_room();
-            let (now, later) = rest.split_at(rest.len().min(self.max_context - self.context.len()));
-            self.context.extend_from_slice(now);
-            rest = later;
+        self.follow(start);
+        // The last byte is taken in again when a prediction is asked for, which makes the state of its position anew.
+        let keep = self.taken.min(self.context.len().saturating_sub(1));
+        if keep < self.taken || keep == 0 {
+            self.engine.rewind(&self.context.bytes()[..keep]);
+            self.taken = keep;
         }
-        self.position += bytes.len() as u64;
+        true
+    }
+
+    /// After the context changed, which began at `start` before: forgets what the engine took in from elsewhere.
+    fn follow(&mut self, start: u64) {
+        if self.context.start() != start {
+            self.engine.clear();
+            self.taken = 0;
+        }
     }
 
     /// Brings the engine to the end of the context.
     fn catch_up(&mut self) -> Result<()> {
         while self.taken < self.context.len() {
             let n = (self.context.len() - self.taken).min(self.engine.max_feed());
-            self.engine.feed(&self.context[..self.taken + n], n, self.cancel.as_ref())?;
+            self.engine.feed(&self.context.bytes()[..self.taken + n], n, self.cancel.as_ref())?;
             self.taken += n;
         }
         Ok(())

@@ -15,6 +15,7 @@ use crate::model::{AggregatedState, ConvHistory, Graph, StackState};
 /// enough that cancelling is prompt and scratch stays small.
 const CHUNK: usize = 64;
 
+#[derive(Clone)]
 pub(crate) struct CpuEngine {
     graph: Arc<Graph>,
     config: ModelConfig,
@@ -77,6 +78,48 @@ impl CpuEngine {
         self
     }
 
+    /// Runs `bytes` through the embedding and the frontend; returns how many rows arrive at the streams.
+    fn arrive(&mut self, previous: u8, bytes: &[u8]) -> usize {
+        let graph = &*self.graph;
+        let pool = &graph.pool;
+        let len = bytes.len();
+        let embedded = &mut self.arriving[..len * graph.embedding.dim()];
+        graph.embedding.forward(pool, previous, bytes, &mut self.frontend, embedded);
+        match &graph.conv_frontend {
+            Some(conv) => conv.forward(pool, &mut self.history, &mut self.arriving, len, &mut self.frontend),
+            None => len,
+        }
+    }
+
+    /// Brings the memories of the convolutions to the end of `kept`, all of which was taken in: a causal model's keys
+    /// and values are still there, so only the rows that the memories depend on pass, and those not through the blocks
+    /// of the byte stream.
+    fn replay(&mut self, kept: &[u8]) {
+        let graph = self.graph.clone();
+        let streams = &graph.streams;
+        self.history.clear();
+        if let (Some(agg), Some(state)) = (&streams.aggregated, &mut self.aggregated) {
+            agg.clear(state);
+        }
+        let (first, compute) =
+            streams.aggregated.as_ref().map_or((kept.len(), kept.len()), |agg| agg.replay_range(kept.len()));
+        let mut at = first.saturating_sub(graph.conv_frontend.as_ref().map_or(0, |conv| conv.reach()));
+        while at < kept.len() {
+            let end = if at < compute { compute } else { kept.len() }.min(at + self.max_feed());
+            let rows = self.arrive(if at == 0 { 0 } else { kept[at - 1] }, &kept[at..end]);
+            if let (Some(agg), Some(state)) = (&streams.aggregated, &mut self.aggregated) {
+                let arriving = &self.arriving[..rows * streams.arriving_width()];
+                if at < compute {
+                    agg.remember(state, arriving);
+                } else {
+                    agg.forward(&graph.pool, state, at, true, None, arriving, |_, _| ())
+                        .expect("nothing cancels this");
+                }
+            }
+            at = end;
+        }
+    }
+
     /// Runs `bytes` from the embedding to the states before the output layer, at positions `first..`. Writes the
     /// states of all of them, or with `last_only` the last one's, and returns how many there are.
     fn run(
@@ -87,14 +130,9 @@ impl CpuEngine {
         last_only: bool,
         cancel: Option<&Cancel>,
     ) -> Result<usize> {
+        let len = self.arrive(previous, bytes);
         let graph = &*self.graph;
         let pool = &graph.pool;
-        let mut len = bytes.len();
-        let embedded = &mut self.arriving[..len * graph.embedding.dim()];
-        graph.embedding.forward(pool, previous, bytes, &mut self.frontend, embedded);
-        if let Some(conv) = &graph.conv_frontend {
-            len = conv.forward(pool, &mut self.history, &mut self.arriving, len, &mut self.frontend);
-        }
         let streams = &graph.streams;
         let x = &mut self.x[..len * streams.bytes.width];
         let arriving = &self.arriving[..len * streams.arriving_width()];
@@ -137,7 +175,10 @@ impl Engine for CpuEngine {
         let bytes = &context[context.len() - new..];
         for (i, chunk) in bytes.chunks(self.max_feed()).enumerate() {
             let before = new - i * self.max_feed();
-            self.run(Self::previous(context, before), chunk, self.len, true, None)?;
+            if let Err(error) = self.run(Self::previous(context, before), chunk, self.len, true, cancel) {
+                self.rewind(&context[..context.len() - new]);
+                return Err(error);
+            }
             self.len += chunk.len();
         }
         self.states_ready = true;
@@ -182,12 +223,20 @@ impl Engine for CpuEngine {
         }
         cancel.map_or(Ok(()), Cancel::check)?;
         nats[0] = surprise(self.logits(&context[..old], cancel)?, bytes[0]);
-        let rows = self.run(Self::previous(context, new), bytes, self.len, false, None)?;
+        let rows = match self.run(Self::previous(context, new), bytes, self.len, false, cancel) {
+            Ok(rows) => rows,
+            Err(error) => {
+                self.rewind(&context[..old]);
+                return Err(error);
+            }
+        };
         self.run_head(rows);
         for i in 1..new {
             nats[i] = surprise(&self.logits[(i - 1) * VOCAB..i * VOCAB], bytes[i]);
         }
         self.logits.copy_within((rows - 1) * VOCAB..rows * VOCAB, 0);
+        let width = self.config.output_dim();
+        self.states.copy_within((rows - 1) * width..rows * width, 0);
         self.len += new;
         self.states_ready = false;
         self.logits_ready = true;
@@ -202,6 +251,23 @@ impl Engine for CpuEngine {
         if let (Some(agg), Some(state)) = (&self.graph.streams.aggregated, &mut self.aggregated) {
             agg.clear(state);
         }
+    }
+
+    fn rewind(&mut self, kept: &[u8]) {
+        self.logits_ready = false;
+        self.states_ready = false;
+        if self.causal {
+            self.len = kept.len();
+            self.replay(kept);
+        }
+    }
+
+    fn fork(&self) -> Box<dyn Engine> {
+        Box::new(self.clone())
+    }
+
+    fn embedding(&self) -> &[f32] {
+        &self.states[..self.config.output_dim()]
     }
 
     fn max_feed(&self) -> usize {

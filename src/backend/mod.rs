@@ -11,12 +11,15 @@ use crate::error::Result;
 
 /// The state of one context on a device.
 pub(crate) trait Engine: Send {
-    /// Takes in the last `new` bytes of `context`; the bytes before them were taken in earlier. On an error nothing
-    /// of them counts as taken.
+    /// Takes in the last `new` bytes of `context`; the bytes before them were taken in earlier. On an error (which only
+    /// cancelling is) the engine is as it was before the call, without a prediction.
     fn feed(&mut self, context: &[u8], new: usize, cancel: Option<&Cancel>) -> Result<()>;
 
     /// Logits of the byte that follows `context`, all of which was taken in and is not empty.
     fn logits(&mut self, context: &[u8], cancel: Option<&Cancel>) -> Result<&[f32; VOCAB]>;
+
+    /// The normalized state of the last position, (output_dim), which the logits that were asked for last came from.
+    fn embedding(&self) -> &[f32];
 
     /// As [`feed`](Self::feed), and writes for each new byte -ln of the probability that the model gave it, in nats.
     /// There is at least one byte before them.
@@ -24,6 +27,12 @@ pub(crate) trait Engine: Send {
 
     /// Forgets all that was taken in.
     fn clear(&mut self);
+
+    /// Forgets all but `kept`, the first bytes that were taken in. Before the next prediction more are taken in.
+    fn rewind(&mut self, kept: &[u8]);
+
+    /// A copy of the whole state.
+    fn fork(&self) -> Box<dyn Engine>;
 
     /// How many bytes `feed` and `score` take at most in one call.
     fn max_feed(&self) -> usize;

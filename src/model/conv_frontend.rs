@@ -136,6 +136,11 @@ impl ConvFrontend {
         ConvHistory(if self.causal { layers.collect() } else { Vec::new() })
     }
 
+    /// How many bytes before a byte its output depends on, of a causal model.
+    pub(crate) fn reach(&self) -> usize {
+        self.layers.iter().map(|l| l.conv.kernel - 1).sum()
+    }
+
     /// Numbers in the widest of its inputs and outputs for `len` bytes.
     pub(crate) fn activation_len(&self, len: usize) -> usize {
         self.layers.iter().map(|l| l.conv.inputs.max(l.conv.outputs())).max().unwrap_or(0) * len

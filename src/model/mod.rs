@@ -16,7 +16,9 @@ mod streams;
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+
+use xxhash_rust::xxh3::Xxh3Default;
 
 pub(crate) use conv_frontend::{ConvFrontend, ConvHistory};
 pub(crate) use embedding::Embedding;
@@ -27,10 +29,11 @@ use crate::backend::Engine;
 use crate::backend::cpu::CpuEngine;
 use crate::cancel::Cancel;
 use crate::checkpoint::Checkpoint;
-use crate::config::{ModelConfig, Positions, VOCAB};
+use crate::config::{Dropout, ModelConfig, Positions, VOCAB};
 use crate::error::{Error, Result};
 use crate::manifest::ModelTensors;
 use crate::pool::Pool;
+use crate::session::max_saved_bytes;
 
 /// The metadata entry that names the byte between documents, 0 to 255, where the model learned one.
 pub const END_BYTE_KEY: &str = "grug.end_byte";
@@ -75,6 +78,7 @@ struct Inner {
     graph: Arc<Graph>,
     n_params: u64,
     end_byte: Option<u8>,
+    fingerprint: OnceLock<u64>,
 }
 
 /// Immutable weights and the threads that compute with them. Clones share both.
@@ -112,7 +116,15 @@ impl Model {
         };
         options.check()?;
         let n_params = ModelTensors::count_parameters(config) as u64;
-        Ok(Model { inner: Arc::new(Inner { graph: Arc::new(graph), n_params, end_byte, file }) })
+        Ok(Model {
+            inner: Arc::new(Inner {
+                graph: Arc::new(graph),
+                n_params,
+                end_byte,
+                file,
+                fingerprint: OnceLock::new(),
+            }),
+        })
     }
 
     /// What the model computes.
@@ -138,6 +150,41 @@ impl Model {
     /// The byte that ends a document, where the model learned one.
     pub fn end_byte(&self) -> Option<u8> {
         self.inner.end_byte
+    }
+
+    /// What tells this model from others: a hash of what it computes, the configuration and every weight. Settings of
+    /// training (dropout, initial values) and other metadata do not matter. Computed when it is first asked for, which
+    /// reads the whole file.
+    pub fn fingerprint(&self) -> u64 {
+        *self.inner.fingerprint.get_or_init(|| {
+            let mut config = self.config().clone();
+            config.dropout = Dropout::default();
+            config.zero_init = false;
+            let mut hash = Xxh3Default::new();
+            hash.update(config.to_toml().as_bytes());
+            for spec in ModelTensors::specs(&config).into_leaves() {
+                let tensor =
+                    self.inner.file.tensor(&spec).expect("the file was validated when it was opened");
+                hash.update(format!("\0{} {:?} {:?}\0", spec.name, tensor.dtype, tensor.shape).as_bytes());
+                hash.update(tensor.bytes);
+            }
+            hash.digest()
+        })
+    }
+
+    /// How far [`Session::rewind`](crate::Session::rewind) always works, in a session of the whole context.
+    pub fn rewind_bytes(&self) -> u64 {
+        self.config().window_bytes() as u64
+    }
+
+    /// The most bytes that [`Session::save`](crate::Session::save) gives.
+    pub fn saved_session_bytes(&self) -> u64 {
+        max_saved_bytes(self.config().window_bytes()) as u64
+    }
+
+    /// Whether both are handles of one model.
+    pub fn is_same(&self, other: &Model) -> bool {
+        Arc::ptr_eq(&self.inner, &other.inner)
     }
 
     /// Threads that compute.

@@ -152,6 +152,21 @@ impl Aggregated {
         }
     }
 
+    /// Of a causal model at position `len`: the first row that the state depends on beyond keys and values, and the
+    /// row at which the last coarse position is computed. The rows between are history alone.
+    pub(crate) fn replay_range(&self, len: usize) -> (usize, usize) {
+        let complete = len / self.conv.stride() * self.conv.stride();
+        let compute = if complete == 0 { len } else { complete - 1 };
+        (complete.saturating_sub(self.conv.kernel()).min(len.saturating_sub(self.conv.kernel() - 1)), compute)
+    }
+
+    /// Takes arriving rows, (n, arriving), of a causal model into the history, and computes nothing.
+    pub(crate) fn remember(&self, state: &mut AggregatedState, arriving: &[f32]) {
+        let history = (self.conv.kernel() - 1) * self.conv.inputs();
+        state.input[history..history + arriving.len()].copy_from_slice(arriving);
+        state.input.copy_within(arriving.len()..arriving.len() + history, 0);
+    }
+
     /// Runs the stream on arriving rows, (n, arriving), at positions `first..first + n` of the context, and calls
     /// `each(i, state)` with the coarse state, (A), that row i uses: for every row, or with `last_only` for row 0
     /// alone, which then is the last one.
