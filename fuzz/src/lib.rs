@@ -1,0 +1,4 @@
+//! What the fuzz targets share: valid files to start from.
+
+#[path = "../../tests/pth/mod.rs"]
+pub mod pth;

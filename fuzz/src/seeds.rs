@@ -1,0 +1,33 @@
+//! Fills `fuzz/corpus` with valid inputs: `cargo run --manifest-path fuzz/Cargo.toml --bin seeds`.
+
+use std::fs;
+use std::path::Path;
+
+use grug::ModelConfig;
+use grug_fuzz::pth::Pth;
+
+fn main() -> std::io::Result<()> {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
+    let put = |target: &str, name: &str, bytes: &[u8]| {
+        fs::create_dir_all(corpus.join(target))?;
+        fs::write(corpus.join(target).join(name), bytes)
+    };
+    let pth = Pth::small();
+    let imported = grug::import::read_from(std::io::Cursor::new(pth.file())).expect("a valid file");
+    put("pth", "stored", &pth.file())?;
+    put("pth", "deflated", &Pth { deflate: true, ..pth.clone() }.file())?;
+    put("pickle", "small", &pth.pickle().0)?;
+    put("published_config", "small", pth.config.to_string().as_bytes())?;
+    put("published_config", "whole", imported.config.to_json().as_bytes())?;
+    let model = corpus.join("checkpoint").join("small");
+    fs::create_dir_all(corpus.join("checkpoint"))?;
+    imported.save(&model).expect("a valid model");
+    let mut config = imported.model.clone();
+    put("config", "small", config.to_toml().as_bytes())?;
+    let toml = "context_bytes = 24\nembedding_dim = 12\nd_model = 16\nn_heads = 4\nn_kv_heads = 2\nn_layers = 2\n\
+                positions = \"rotary\"\nnorm = \"rms\"\nbias = false\nqk_norm = true\nffn_activation = \"swiglu\"\n\
+                attention_window = 9\nbigram_dim = 3\nlogit_softcap = 15.0\n\
+                conv_frontend = { channels = [10, 14], kernels = [4, 3] }\n";
+    config = ModelConfig::from_toml(toml).expect("a valid configuration");
+    put("config", "causal", config.to_toml().as_bytes())
+}
