@@ -1,0 +1,32 @@
+// Streams text from a model: generate MODEL [PROMPT [BYTES]]
+//
+//   cargo build --release
+//   c++ -std=c++17 -Iinclude examples/cpp/generate.cpp -Ltarget/release -lgrug -Wl,-rpath,$PWD/target/release -o generate
+#include <grug.hpp>
+
+#include <cstdlib>
+#include <exception>
+#include <iostream>
+
+int main(int argc, char **argv) {
+    try {
+        const grug::model model = grug::model::load(argc > 1 ? argv[1] : "model.safetensors");
+        grug::session session(model);
+        grug::sampler_options warm;
+        warm.temperature = 0.8f;
+        grug::sampler sampler(warm);
+
+        const std::string prompt = argc > 2 ? argv[2] : "";
+        const std::size_t length = argc > 3 ? std::strtoul(argv[3], nullptr, 10) : 400;
+        std::cout << prompt;
+        session.feed(prompt);
+        session.stream(length, sampler, [](grug::bytes piece) {
+            std::cout.write(reinterpret_cast<const char *>(piece.data()), static_cast<std::streamsize>(piece.size()));
+            return static_cast<bool>(std::cout.flush());
+        });
+        std::cout << '\n';
+    } catch (const std::exception &e) {
+        std::cerr << "generate: " << e.what() << '\n';
+        return 1;
+    }
+}
