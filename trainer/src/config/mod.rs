@@ -9,6 +9,7 @@
 
 mod load;
 mod presets;
+pub mod published;
 mod sections;
 mod validate;
 

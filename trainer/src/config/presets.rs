@@ -16,7 +16,16 @@ macro_rules! presets {
 }
 
 /// Every preset, the default one first.
-pub const PRESETS: &[Preset] = presets!["shakespeare",];
+pub const PRESETS: &[Preset] = presets![
+    "shakespeare",
+    "shakespeare-single",
+    "shakespeare-conv",
+    "shakespeare-parallel",
+    "published-1",
+    "published-2a",
+    "published-2b",
+    "published-3",
+];
 
 /// The preset of this name.
 pub fn preset(name: &str) -> Option<&'static Preset> {

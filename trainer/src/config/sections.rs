@@ -22,7 +22,7 @@ pub enum Precision {
     F32,
     /// Matrix products in bfloat16.
     Bf16,
-    /// Matrix products in half precision, with a gradient scaler; CUDA only.
+    /// Matrix products in half precision, with a gradient scaler, as published; made for CUDA, slow on a CPU.
     F16,
 }
 

@@ -11,13 +11,13 @@ use grug::manifest::{BlockTensors, ModelTensors, TensorSpec};
 
 use crate::config::Objective;
 
-/// Pairs of positions that attention looks at in one layer.
-fn attended_pairs(config: &ModelConfig, positions: usize) -> f64 {
+/// Pairs of positions that attention looks at in one layer; `window` positions at most each, 0 = all.
+fn attended_pairs(causal: bool, window: usize, positions: usize) -> f64 {
     let n = positions as f64;
-    if !config.is_causal() {
+    if !causal {
         return n * n;
     }
-    match config.attention_window.min(positions) {
+    match window.min(positions) {
         0 => n * (n + 1.0) / 2.0,
         window => {
             let w = window as f64;
@@ -49,8 +49,8 @@ pub fn forward_flops(config: &ModelConfig, objective: Objective, bytes: usize) -
     if let Some(projection) = &model.projection {
         flops += products(&projection.weight, positions);
     }
-    let stack = |blocks: &[BlockTensors<TensorSpec>], width: usize, positions: usize| -> f64 {
-        let attention = 4.0 * width as f64 * attended_pairs(config, positions);
+    let stack = |blocks: &[BlockTensors<TensorSpec>], width: usize, window: usize, positions: usize| -> f64 {
+        let attention = 4.0 * width as f64 * attended_pairs(config.is_causal(), window, positions);
         blocks
             .iter()
             .map(|block| {
@@ -62,10 +62,10 @@ pub fn forward_flops(config: &ModelConfig, objective: Objective, bytes: usize) -
             })
             .sum()
     };
-    flops += stack(&model.blocks, config.d_model, positions);
+    flops += stack(&model.blocks, config.d_model, config.attention_window, positions);
     if let (Some(tensors), Some(stream)) = (&model.aggregated, &config.aggregated_stream) {
         flops += products(&tensors.conv.weight, aggregated_positions);
-        flops += stack(&tensors.blocks, stream.d_model, aggregated_positions);
+        flops += stack(&tensors.blocks, stream.d_model, 0, aggregated_positions);
     }
     let predictions = match objective {
         Objective::Every => positions,

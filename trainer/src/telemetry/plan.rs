@@ -115,7 +115,7 @@ fn part_of(name: &str) -> &str {
         "input_projection" | "byte_stream_projection" => "projection",
         "positional_encoder" | "byte_positional_encoder" | "agg_positional_encoder" => "positions",
         "transformer_encoder_layers" | "byte_stream_encoder" => "blocks",
-        "aggregator_cnn" => "aggregator",
+        "aggregator_cnn" | "agg_stream_start" => "aggregator",
         "agg_stream_encoder" => "blocks of the aggregated stream",
         "final_norm" | "embedding_norm" => "norms around the blocks",
         "fc_out" => "output layer",
@@ -233,6 +233,10 @@ mod tests {
             assert!(
                 plan.optimizer_bytes >= 4 * plan.parameters && plan.optimizer_bytes <= 8 * plan.parameters
             );
+            // What the preset's summary says.
+            let millions = plan.parameters as f64 / 1e6;
+            let said = if millions < 10.0 { format!("{millions:.1}M") } else { format!("{millions:.0}M") };
+            assert!(preset.summary().contains(&format!("{said} parameters")), "{}: {said}", preset.name);
             let text = plan.to_string();
             assert!(text.contains(&grouped(plan.parameters)) && text.contains("output layer"), "{text}");
         }
