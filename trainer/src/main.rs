@@ -1,4 +1,5 @@
-//! Trains GrugV3 models.
-fn main() {
-    println!("{}", tch::Cuda::is_available());
+//! The `grug-trainer` command.
+
+fn main() -> std::process::ExitCode {
+    grug_trainer::cli::main()
 }

@@ -1,0 +1,117 @@
+//! Hands what a run says to the journal, which shows it and writes it down.
+
+use grug::error::Result;
+use tch::Device;
+
+use crate::config::RunConfig;
+use crate::evaluate::Evaluation;
+use crate::telemetry::{
+    Journal, JournalOptions, Plan, RunFolder, TrainRecord, ValidationRecord, peak_flops, units,
+};
+use crate::torch;
+use crate::train::{Observer, StepReport};
+
+/// The observer of the `train` command.
+pub struct Console {
+    run: RunConfig,
+    folder: RunFolder,
+    device: Device,
+    journal: Option<Journal>,
+}
+
+impl Console {
+    /// For a run in this folder.
+    pub fn new(run: &RunConfig, folder: RunFolder, device: Device) -> Console {
+        Console { run: run.clone(), folder, device, journal: None }
+    }
+
+    fn journal(&mut self) -> &mut Journal {
+        self.journal.as_mut().expect("a run starts before it says anything")
+    }
+
+    /// Leaves the progress bar and draws the curves.
+    pub fn finish(&mut self) -> Result<()> {
+        if let Some(journal) = self.journal.take()
+            && let Some(path) = journal.finish()?
+        {
+            eprintln!("the curves are in {}", path.display());
+        }
+        Ok(())
+    }
+}
+
+impl Observer for Console {
+    fn start(&mut self, plan: &Plan, first_step: u64) -> Result<()> {
+        let (run, device) = (&self.run, torch::describe(self.device));
+        self.folder.describe(run, &device, &[("libtorch", torch::VERSION)], first_step)?;
+        let name = torch::device_name(self.device).unwrap_or_default();
+        let peak_flops = match run.telemetry.peak_tflops {
+            0.0 => peak_flops(&name, run.training.precision, run.training.tf32),
+            tflops => Some(tflops * 1e12),
+        };
+        let options = JournalOptions {
+            name: run.name.clone(),
+            total_steps: plan.total_steps,
+            first_step,
+            window_bytes: plan.window_bytes,
+            flops_per_window: plan.flops_per_window,
+            peak_flops,
+            tensorboard: run.telemetry.tensorboard,
+            plot: run.telemetry.plot,
+            quiet: false,
+        };
+        let journal = Journal::start(&self.folder, options)?;
+        journal.say(&format!(
+            "{} {} in {} on {device}: {}parameters, {} steps of {} bytes",
+            if first_step == 0 { "training" } else { "going on with" },
+            run.name,
+            self.folder.path().display(),
+            units::count(plan.parameters as f64),
+            plan.total_steps - first_step,
+            plan.batch_size * plan.window_bytes,
+        ));
+        self.journal = Some(journal);
+        Ok(())
+    }
+
+    fn tick(&mut self, step: u64) {
+        self.journal().tick(step);
+    }
+
+    fn steps(&mut self, report: &StepReport) -> Result<()> {
+        let mut extra = vec![("grad_norm", report.grad_norm)];
+        if let Some((scale, skipped)) = report.scaler {
+            extra.extend([("loss_scale", scale), ("skipped_steps", skipped as f64)]);
+        }
+        let record = TrainRecord {
+            step: report.step,
+            loss: report.nats,
+            learning_rate: report.learning_rates.first().copied().unwrap_or_default(),
+            steps: report.steps,
+            windows: report.steps * self.run.training.batch_size as u64,
+            seconds: report.seconds,
+            device_memory: torch::cuda_memory(self.device).map(|memory| memory.peak),
+            extra,
+        };
+        self.journal().train(&record)
+    }
+
+    fn validation(
+        &mut self,
+        step: u64,
+        evaluation: &Evaluation,
+        windows: u64,
+        seconds: f64,
+        best: bool,
+    ) -> Result<()> {
+        self.journal().validation(&ValidationRecord { step, loss: evaluation.nats, best, windows, seconds })
+    }
+
+    fn sample(&mut self, step: u64, prompt: &[u8], text: &[u8]) -> Result<()> {
+        self.journal().sample(step, prompt, text)
+    }
+
+    fn note(&mut self, step: u64, text: &str) -> Result<()> {
+        self.journal().event(step, text)
+    }
+}

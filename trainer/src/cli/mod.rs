@@ -1,0 +1,103 @@
+//! The command line. Exit status 0: done; 1: an error, which is one sentence on stderr; 2: wrong usage.
+
+mod console;
+mod eval;
+mod generate;
+mod prepare;
+mod train;
+
+use std::process::ExitCode;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use clap::{Parser, Subcommand};
+use grug::error::{Error, Result};
+
+use crate::torch;
+
+/// Trains GrugV3, byte-level language models, and tries them out.
+#[derive(Debug, Parser)]
+#[command(name = "grug-trainer", version, max_term_width = 110)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Prepare(prepare::Args),
+    Train(train::Args),
+    Eval(eval::Args),
+    Generate(generate::Args),
+}
+
+/// Where a command computes.
+#[derive(Debug, clap::Args)]
+struct DeviceArgs {
+    /// auto (a GPU where there is one), cpu, cuda or cuda:N
+    #[arg(long, default_value = "auto", value_name = "DEVICE")]
+    device: String,
+    /// CPU threads; 0 = as many as there are cores
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
+}
+
+impl DeviceArgs {
+    /// Chooses the device. Comes before anything else that touches libtorch.
+    fn select(&self) -> Result<tch::Device> {
+        let device = torch::select_device(&self.device)?;
+        if let Some(threads) = self.threads.filter(|&n| n > 0) {
+            let threads = i32::try_from(threads)
+                .map_err(|_| Error::invalid(format!("--threads {threads}: too many")))?;
+            tch::set_num_threads(threads);
+        }
+        Ok(device)
+    }
+}
+
+/// Raised by the first Ctrl-C (or SIGTERM, or SIGHUP); the second one ends the program at once.
+fn stop_flag() -> &'static AtomicBool {
+    static STOP: AtomicBool = AtomicBool::new(false);
+    static INSTALLED: OnceLock<()> = OnceLock::new();
+    INSTALLED.get_or_init(|| {
+        let installed = ctrlc::set_handler(|| {
+            if STOP.swap(true, Ordering::SeqCst) {
+                std::process::exit(130);
+            }
+            eprintln!("\nstopping after this step and saving; once more stops at once");
+        });
+        if let Err(error) = installed {
+            eprintln!("warning: Ctrl-C will not save: {error}");
+        }
+    });
+    &STOP
+}
+
+fn run(cli: Cli) -> Result<()> {
+    match cli.command {
+        Command::Prepare(args) => prepare::run(&args),
+        Command::Train(args) => train::run(&args),
+        Command::Eval(args) => eval::run(&args),
+        Command::Generate(args) => generate::run(&args),
+    }
+}
+
+/// Runs the command of this process's arguments.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    // The short methods of tch panic where libtorch throws, for lack of memory say. That is an error like any other.
+    let default_hook = std::panic::take_hook();
+    if std::env::var_os("RUST_BACKTRACE").is_none() {
+        std::panic::set_hook(Box::new(|_| {}));
+    }
+    let result =
+        std::panic::catch_unwind(|| run(cli)).unwrap_or_else(|payload| Err(torch::error_of_panic(payload)));
+    std::panic::set_hook(default_hook);
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,86 @@
+use std::path::PathBuf;
+
+use grug::error::{Error, Result};
+
+use super::console::Console;
+use super::prepare::prepare_and_report;
+use super::{DeviceArgs, stop_flag};
+use crate::config::{PRESETS, RunConfig};
+use crate::dataset::Corpus;
+use crate::dataset::prepare::Preparation;
+use crate::telemetry::RunFolder;
+use crate::train::{Files, Outcome, train};
+
+/// Train a model
+#[derive(Debug, clap::Args)]
+#[command(after_help = presets())]
+pub struct Args {
+    /// A configuration file, or a preset's name; with --resume it may be left out
+    #[arg(value_name = "CONFIG", required_unless_present = "resume")]
+    config: Option<String>,
+    /// Change one setting, such as training.steps=100; may be given often
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    overrides: Vec<String>,
+    /// Folder of the run; default: runs_dir/name of the configuration
+    #[arg(long, value_name = "DIR")]
+    run_dir: Option<PathBuf>,
+    /// Go on with the run in its folder
+    #[arg(long)]
+    resume: bool,
+    #[command(flatten)]
+    device: DeviceArgs,
+}
+
+fn presets() -> String {
+    let mut text = String::from("Presets:\n");
+    for preset in PRESETS {
+        text.push_str(&format!("  {:<24} {}\n", preset.name, preset.summary()));
+    }
+    text
+}
+
+impl Args {
+    fn configuration(&self) -> Result<RunConfig> {
+        if let Some(config) = &self.config {
+            return RunConfig::load(config, &self.overrides);
+        }
+        let folder = self.run_dir.as_ref().ok_or_else(|| {
+            Error::invalid("--resume needs the run's configuration or, with --run-dir, its folder")
+        })?;
+        RunConfig::load(&folder.join("config.toml").to_string_lossy(), &self.overrides)
+    }
+}
+
+pub fn run(args: &Args) -> Result<()> {
+    let device = args.device.select()?;
+    let mut run = args.configuration()?;
+    if let Some(threads) = args.device.threads {
+        run.training.threads = threads;
+    }
+    let folder = args.run_dir.clone().unwrap_or_else(|| run.run_dir());
+    if args.run_dir.is_some() && run.data.prepared.is_none() && run.needs_preparation() {
+        run.data.prepared = Some(folder.join("corpus.bin"));
+    }
+    let stop = stop_flag();
+    let run_folder = RunFolder::create(&folder, args.resume)?;
+    let files = Files::create(&folder)?;
+    if run.needs_preparation() {
+        prepare_and_report(&Preparation {
+            sources: run.data.sources.clone(),
+            output: run.prepared_path(),
+            force: run.data.force_prepare,
+            strict_utf8: run.data.strict_utf8,
+            dummy_if_empty: run.data.dummy_if_empty,
+            seed: run.training.seed,
+        })?;
+    }
+    let corpus = Corpus::open(&run.prepared_path())?;
+    let mut console = Console::new(&run, run_folder, device);
+    let outcome = train(&run, &corpus, device, &files, args.resume, stop, &mut console)?;
+    console.finish()?;
+    match outcome {
+        Outcome::Finished | Outcome::StoppedEarly => {}
+        Outcome::Stopped => eprintln!("stopped; --resume goes on"),
+    }
+    Ok(())
+}

@@ -1,0 +1,54 @@
+//! The functions of shim/shim.cpp, which explains them. A tensor is a pointer to libtorch's own `at::Tensor`, the one
+//! that `tch::Tensor::as_ptr` gives.
+
+use std::ffi::{c_char, c_void};
+
+pub type TensorPtr = *mut c_void;
+/// NULL, or a message to be freed by [`grug_torch_free_message`].
+pub type Message = *mut c_char;
+
+unsafe extern "C" {
+    pub fn grug_torch_free_message(message: Message);
+    pub fn grug_torch_load_cuda(found: *mut i32) -> Message;
+    pub fn grug_torch_autocast(cuda: i32, dtype: i32) -> Message;
+    pub fn grug_torch_adam(
+        params: *const TensorPtr,
+        grads: *const TensorPtr,
+        exp_avgs: *const TensorPtr,
+        exp_avg_sqs: *const TensorPtr,
+        n: usize,
+        step: TensorPtr,
+        decoupled: i32,
+        lr: f64,
+        beta1: f64,
+        beta2: f64,
+        weight_decay: f64,
+        eps: f64,
+        found_inf: TensorPtr,
+    ) -> Message;
+    pub fn grug_torch_norm(tensors: *const TensorPtr, n: usize, out: *mut TensorPtr) -> Message;
+    pub fn grug_torch_clip(tensors: *const TensorPtr, n: usize, norm: TensorPtr, max_norm: f64) -> Message;
+    pub fn grug_torch_scale(tensors: *const TensorPtr, n: usize, factor: f64) -> Message;
+    pub fn grug_torch_add(to: *const TensorPtr, from: *const TensorPtr, n: usize) -> Message;
+    pub fn grug_torch_lerp(to: *const TensorPtr, from: *const TensorPtr, n: usize, weight: f64) -> Message;
+    pub fn grug_torch_unscale(
+        grads: *const TensorPtr,
+        n: usize,
+        found_inf: TensorPtr,
+        inverse_scale: TensorPtr,
+    ) -> Message;
+    pub fn grug_torch_update_scale(
+        scale: TensorPtr,
+        growth_tracker: TensorPtr,
+        found_inf: TensorPtr,
+        growth: f64,
+        backoff: f64,
+        interval: i64,
+    ) -> Message;
+    pub fn grug_torch_forget_gradients(params: *const TensorPtr, n: usize) -> Message;
+    pub fn grug_torch_rng_state(cuda_index: i32, out: *mut TensorPtr) -> Message;
+    pub fn grug_torch_set_rng_state(cuda_index: i32, state: TensorPtr) -> Message;
+    pub fn grug_torch_seed(cuda_index: i32, seed: u64) -> Message;
+    pub fn grug_torch_switches(deterministic: i32, tf32: i32, benchmark: i32) -> Message;
+    pub fn grug_torch_cuda_memory(cuda_index: i32, now: *mut i64, peak: *mut i64) -> Message;
+}

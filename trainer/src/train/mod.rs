@@ -1,0 +1,282 @@
+//! The training loop.
+//!
+//! What must stay true: a run that is stopped anywhere and resumed takes the same steps, bit for bit on the CPU, as one
+//! that was never stopped. So everything that a step depends on is in the state file, and what happens between steps
+//! (validation, plateau, checkpoints) depends on the step's number and on that state alone.
+
+mod files;
+mod step;
+
+pub use files::Files;
+pub use step::Trainer;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use grug::error::{Error, ErrorKind, Result};
+use grug::sampler::{Sampler, SamplerOptions};
+
+use crate::config::{RunConfig, SampleConfig};
+use crate::dataset::Corpus;
+use crate::evaluate::Evaluation;
+use crate::generate::generate;
+use crate::state::load_state;
+use crate::telemetry::Plan;
+
+/// Some steps of training, as a person or a file of metrics sees them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StepReport {
+    /// Steps done.
+    pub step: u64,
+    /// Steps since the last report.
+    pub steps: u64,
+    /// Seconds that those took, without validations, samples and checkpoints.
+    pub seconds: f64,
+    /// Their mean training loss, in nats.
+    pub nats: f64,
+    /// Norm of the last step's gradient before clipping.
+    pub grad_norm: f64,
+    /// Learning rate of each group of parameters in the last step.
+    pub learning_rates: Vec<f64>,
+    /// The loss scale and the steps skipped so far; half precision only.
+    pub scaler: Option<(f64, i64)>,
+}
+
+/// What a run tells whoever watches it. Nothing it does changes the run.
+pub trait Observer {
+    /// Before the first step, which comes after `first_step` steps of an earlier part of the run.
+    fn start(&mut self, plan: &Plan, first_step: u64) -> Result<()>;
+    /// After every step.
+    fn tick(&mut self, step: u64);
+    /// Every `log_every` steps.
+    fn steps(&mut self, report: &StepReport) -> Result<()>;
+    /// After a validation over so many windows.
+    fn validation(
+        &mut self,
+        step: u64,
+        evaluation: &Evaluation,
+        windows: u64,
+        seconds: f64,
+        best: bool,
+    ) -> Result<()>;
+    /// Text drawn from the model: its prompt and what follows.
+    fn sample(&mut self, step: u64, prompt: &[u8], text: &[u8]) -> Result<()>;
+    /// Something that happened and a person should know.
+    fn note(&mut self, step: u64, text: &str) -> Result<()>;
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// All steps are done.
+    Finished,
+    /// It was asked to stop; `--resume` goes on.
+    Stopped,
+    /// The validation loss no longer improved.
+    StoppedEarly,
+}
+
+/// Trains until the end, or until `stop` is raised, whereupon it finishes its step and saves.
+pub fn train(
+    run: &RunConfig,
+    corpus: &Corpus,
+    device: tch::Device,
+    files: &Files,
+    resume: bool,
+    stop: &AtomicBool,
+    observer: &mut dyn Observer,
+) -> Result<Outcome> {
+    if !resume && files.state.exists() {
+        return Err(Error::new(
+            ErrorKind::Io,
+            format!(
+                "{} holds a run already: --resume continues it, --run-dir chooses another folder",
+                files.folder().display()
+            ),
+        ));
+    }
+    let mut trainer = Trainer::new(run, corpus, device)?;
+    let notes = match resume {
+        true => trainer.restore(load_state(&files.state)?).map_err(|e| e.in_file(&files.state))?,
+        false => Vec::new(),
+    };
+    let first_step = trainer.progress().step;
+    observer.start(&trainer.plan()?, first_step)?;
+    for note in notes {
+        observer.note(first_step, &note)?;
+    }
+    let clock = Clock::default();
+    let outcome = Loop { run, trainer: &mut trainer, files, stop, observer, clock }.run()?;
+    if outcome != Outcome::Stopped && run.generate.bytes > 0 {
+        let text = draw(&trainer, &run.generate)?;
+        observer.sample(trainer.progress().step, run.generate.prompt.as_bytes(), &text)?;
+    }
+    Ok(outcome)
+}
+
+/// Text as a run's configuration asks for it.
+fn draw(trainer: &Trainer<'_>, sample: &SampleConfig) -> Result<Vec<u8>> {
+    let mut sampler = Sampler::new(&SamplerOptions {
+        seed: sample.seed,
+        temperature: sample.temperature as f32,
+        top_k: sample.top_k as u32,
+        top_p: sample.top_p as f32,
+        ..SamplerOptions::default()
+    })?;
+    let mut text = Vec::with_capacity(sample.bytes);
+    generate(trainer.model(), sample.prompt.as_bytes(), sample.bytes, &mut sampler, |byte| {
+        text.push(byte);
+        true
+    })?;
+    Ok(text)
+}
+
+/// Time spent on the steps since the last report; it stands still during everything else.
+#[derive(Debug, Default)]
+struct Clock {
+    seconds: f64,
+    running: Option<Instant>,
+    steps: u64,
+}
+
+impl Clock {
+    fn run(&mut self) {
+        self.running.get_or_insert_with(Instant::now);
+        self.steps += 1;
+    }
+
+    fn pause(&mut self) {
+        self.seconds += self.running.take().map_or(0.0, |start| start.elapsed().as_secs_f64());
+    }
+
+    /// Steps and seconds since the last call.
+    fn take(&mut self) -> (u64, f64) {
+        self.pause();
+        let taken = std::mem::take(self);
+        (taken.steps, taken.seconds)
+    }
+}
+
+struct Loop<'a, 'b> {
+    run: &'a RunConfig,
+    trainer: &'a mut Trainer<'b>,
+    files: &'a Files,
+    stop: &'a AtomicBool,
+    observer: &'a mut dyn Observer,
+    clock: Clock,
+}
+
+impl Loop<'_, '_> {
+    fn stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    fn run(&mut self) -> Result<Outcome> {
+        let mut saved_step = self.trainer.progress().step;
+        let total = self.trainer.total_steps();
+        loop {
+            let step = self.trainer.progress().step;
+            let validated = self.validation_due(step) && !self.stopped() && self.validate()?;
+            let gave_up = validated && self.gave_up();
+            let every = self.run.training.checkpoint_every;
+            let due = validated || (every > 0 && step.is_multiple_of(every));
+            if step > saved_step && (due || step >= total || self.stopped()) {
+                self.save()?;
+                saved_step = step;
+            }
+            if gave_up && step < total {
+                let bad = self.trainer.progress().validations_since_best;
+                self.observer.note(step, &format!("stopping early: no better loss in {bad} validations"))?;
+                return Ok(Outcome::StoppedEarly);
+            }
+            if step >= total {
+                return Ok(Outcome::Finished);
+            }
+            if self.stopped() {
+                return Ok(Outcome::Stopped);
+            }
+            self.step()?;
+        }
+    }
+
+    /// One step, its report and its sample.
+    fn step(&mut self) -> Result<()> {
+        self.clock.run();
+        self.trainer.step()?;
+        let step = self.trainer.progress().step;
+        self.observer.tick(step);
+        let t = &self.run.training;
+        if step.is_multiple_of(t.log_every) || step == self.trainer.total_steps() || self.stopped() {
+            // This waits for the device, so the clock is right.
+            let (nats, grad_norm) = self.trainer.take_loss()?;
+            let (steps, seconds) = self.clock.take();
+            self.trainer.add_seconds(seconds);
+            self.observer.steps(&StepReport {
+                step,
+                steps,
+                seconds,
+                nats,
+                grad_norm,
+                learning_rates: self.trainer.last_learning_rates().to_vec(),
+                scaler: self.trainer.read_scaler(),
+            })?;
+        }
+        if t.sample_every > 0 && step.is_multiple_of(t.sample_every) && self.run.sample.bytes > 0 {
+            self.clock.pause();
+            let text = draw(self.trainer, &self.run.sample)?;
+            self.observer.sample(step, self.run.sample.prompt.as_bytes(), &text)?;
+        }
+        Ok(())
+    }
+
+    /// Whether the model of this step is to be validated and was not yet.
+    fn validation_due(&self, step: u64) -> bool {
+        let t = &self.run.training;
+        let progress = self.trainer.progress();
+        if step == 0 || progress.validated_step == Some(step) || self.trainer.validation_windows() == 0 {
+            return false;
+        }
+        (t.validate_every > 0 && step.is_multiple_of(t.validate_every))
+            || (t.validate_epochs && self.trainer.ends_epoch(step))
+            || step == self.trainer.total_steps()
+    }
+
+    /// Validates, which moves a plateau and may give the best model. False where it was interrupted: the resumed run
+    /// then begins with it.
+    fn validate(&mut self) -> Result<bool> {
+        self.clock.pause();
+        let start = Instant::now();
+        let Some(evaluation) = self.trainer.validate(self.stop)? else { return Ok(false) };
+        let step = self.trainer.progress().step;
+        if !evaluation.nats.is_finite() {
+            return Err(self.trainer.not_finite("validation", evaluation.nats));
+        }
+        let (best, reduced) = self.trainer.note_validation(&evaluation);
+        let (windows, seconds) = (self.trainer.validation_windows(), start.elapsed().as_secs_f64());
+        self.observer.validation(step, &evaluation, windows, seconds, best)?;
+        if reduced {
+            let rate = self.trainer.schedule_learning_rates().first().copied().unwrap_or_default();
+            self.observer.note(step, &format!("plateau: the learning rate is now {rate:.3e}"))?;
+        }
+        if best {
+            self.trainer.save_model(&self.files.best)?;
+        }
+        Ok(true)
+    }
+
+    fn gave_up(&self) -> bool {
+        let patience = self.run.training.early_stop_patience;
+        patience > 0 && self.trainer.progress().validations_since_best >= patience
+    }
+
+    /// The state first: whoever finds the model finds a state that is as new.
+    fn save(&mut self) -> Result<()> {
+        self.clock.pause();
+        self.trainer.save_state(&self.files.state)?;
+        self.trainer.save_model(&self.files.last)?;
+        if self.run.training.checkpoint_epochs && self.trainer.ends_epoch(self.trainer.progress().step) {
+            self.trainer.save_model(&self.files.epoch(self.trainer.epoch()))?;
+        }
+        Ok(())
+    }
+}
