@@ -7,13 +7,14 @@ use std::path::Path;
 use std::{env, fs};
 
 /// The sections of the header in order: title and source file.
-const SECTIONS: [(&str, &str); 6] = [
+const SECTIONS: [(&str, &str); 7] = [
     ("errors", "error.rs"),
     ("library", "library.rs"),
     ("cancellation", "cancel.rs"),
     ("model", "model.rs"),
     ("sampler", "sampler.rs"),
     ("session", "session.rs"),
+    ("batch", "batch.rs"),
 ];
 
 /// No line of the header is longer.

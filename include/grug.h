@@ -1,6 +1,6 @@
 /* grug.h - C API of libgrug, a byte-level language model. Made from src/ffi by build.rs; do not edit.
  *
- * OWNERSHIP  X_new and X_load return an owned handle; free it once with X_free (NULL is a no-op). Handles keep what
+ * OWNERSHIP  X_new, X_load and X_fork return an owned handle; free it once with X_free (NULL is a no-op). Handles keep what
  *            they use alive: a session may outlive its grug_model handle. Input pointers are borrowed for the call only
  *            (sole exception: GRUG_LOAD_BORROW). Output goes to caller memory, which must not overlap any input; the
  *            library never asks you to free() something.
@@ -67,7 +67,7 @@ typedef struct grug_error {
 #define GRUG_ENOMEM -2
 /** Reading or writing a file failed. */
 #define GRUG_EIO -3
-/** The bytes are not a valid model. */
+/** The bytes are not a valid model or saved session. */
 #define GRUG_EFORMAT -4
 /** The data or the options need a newer library. */
 #define GRUG_EVERSION -5
@@ -83,7 +83,7 @@ typedef struct grug_error {
 #define GRUG_EREWIND -10
 /** The output buffer is too small; the size it needs was written. */
 #define GRUG_ESPACE -11
-/** The state or archive belongs to another model. */
+/** The saved session belongs to another model or context. */
 #define GRUG_EMISMATCH -12
 /** No byte may come next. */
 #define GRUG_EDEADEND -13
@@ -182,9 +182,15 @@ typedef struct grug_model_info {
     uint64_t n_params;
     /** Bytes of the weights in memory or in the mapped file. */
     uint64_t weight_bytes;
+    /** Tells this model from others: a hash of configuration and weights, computed when it is first asked for. */
+    uint64_t fingerprint;
     /** The context in bytes: what a prediction can look back on. */
     uint64_t context_bytes;
-    /** Width of the vector that the output layer reads. */
+    /** The most bytes that grug_session_save writes. */
+    uint64_t state_bytes;
+    /** How far grug_session_rewind always works in a session of the whole context. */
+    uint64_t rewind_bytes;
+    /** Numbers of grug_session_get_embedding. */
     uint32_t embedding_dim;
     /** The byte that ends a document, 0..255, or -1: generation stops after it. */
     int32_t end_byte;
@@ -269,6 +275,9 @@ typedef struct grug_sampler_options {
 GRUG_API GRUG_MUST_USE grug_status grug_sampler_new(const grug_sampler_options *opt, grug_sampler **out,
     grug_error *err);
 
+/** Makes a sampler that goes on as this one would. */
+GRUG_API GRUG_MUST_USE grug_status grug_sampler_fork(grug_sampler *sp, grug_sampler **out, grug_error *err);
+
 /** Makes the sampler as new, with another seed or the same. */
 GRUG_API grug_status grug_sampler_reset(grug_sampler *sp, uint64_t seed, grug_error *err);
 
@@ -330,6 +339,12 @@ typedef struct grug_bytes {
 GRUG_API GRUG_MUST_USE grug_status grug_session_new(const grug_model *m, const grug_session_options *opt,
     grug_session **out, grug_error *err);
 
+/**
+ * Makes an independent session at this position, with the same options. Goes on as this one would; shares the weights
+ * and the cancellation token.
+ */
+GRUG_API GRUG_MUST_USE grug_status grug_session_fork(grug_session *s, grug_session **out, grug_error *err);
+
 /** Frees the session. */
 GRUG_API void grug_session_free(grug_session *s);
 
@@ -352,7 +367,7 @@ GRUG_API GRUG_MUST_USE int32_t grug_session_next(grug_session *s, grug_sampler *
 /**
  * Generates text as read(2) reads a file: up to cap bytes into buf; *n is how many, also when the call fails on the
  * way, as by GRUG_ECANCELED. Returns why it paused, a GRUG_STOP_ value; call again to go on. It pauses after a
- * stop sequence, even one that began in an earlier call. A sampler of NULL is greedy.
+ * stop sequence, 1 to 256 bytes long, even one that began in an earlier call. A sampler of NULL is greedy.
  */
 GRUG_API GRUG_MUST_USE grug_status grug_session_generate(grug_session *s, grug_sampler *sampler,
     const grug_bytes *stops, size_t n_stops, uint8_t *buf, size_t cap, size_t *n, grug_error *err);
@@ -366,6 +381,43 @@ GRUG_API GRUG_MUST_USE grug_status grug_session_score(grug_session *s, const uin
 
 /** Copies the logits of the next byte: ln of its probability, up to a constant. */
 GRUG_API grug_status grug_session_get_logits(grug_session *s, float logits[256], grug_error *err);
+
+/**
+ * Copies the vector that the logits of the next byte are computed from: dim numbers, which must be the embedding_dim of
+ * the model's info.
+ */
+GRUG_API grug_status grug_session_get_embedding(grug_session *s, float *out, size_t dim, grug_error *err);
+
+/**
+ * Undoes the last n bytes, fed or generated, exactly; or GRUG_EREWIND, and nothing has changed. Going back
+ * rewind_bytes of the model's info always works in a session of the whole context; fork first to go back further.
+ */
+GRUG_API GRUG_MUST_USE grug_status grug_session_rewind(grug_session *s, uint64_t n, grug_error *err);
+
+/**
+ * Writes the session into buf: self-describing, with a checksum, bound to the model's fingerprint, the same on every
+ * machine. *len: in the room, out the length, at most state_bytes of the model's info. Too little room is GRUG_ESPACE,
+ * and then *len is the room it takes; buf may be NULL where *len is 0.
+ */
+GRUG_API GRUG_MUST_USE grug_status grug_session_save(grug_session *s, uint8_t *buf, size_t *len, grug_error *err);
+
+/**
+ * Makes the session what a saved one was, from any bytes: GRUG_EFORMAT where they are no saved session, GRUG_EMISMATCH
+ * where it is of another model or context. The session is unchanged then. Its options stay as they are.
+ */
+GRUG_API GRUG_MUST_USE grug_status grug_session_restore(grug_session *s, const uint8_t *buf, size_t len,
+    grug_error *err);
+
+/* ---- batch ----------------------------------------------------------------------------------------------- */
+
+/**
+ * One step for n distinct sessions of one model: bytes[i] is the byte that s[i] picked and took in, or the
+ * negative status of what went wrong there, which stops no other session. samplers may be NULL, and so may any of
+ * them: greedy. A sampler serves one session. Where input is not NULL and input[i] >= 0, that byte is fed and
+ * nothing is picked. When the call itself fails, no session has moved.
+ */
+GRUG_API GRUG_MUST_USE grug_status grug_session_next_batch(grug_session *const *s, grug_sampler *const *samplers,
+    const int32_t *input, size_t n, int32_t *bytes, grug_error *err);
 
 #ifdef __cplusplus
 }

@@ -238,6 +238,13 @@ public:
         grug_error e;
         detail::check(grug_sampler_reset(get(), seed, &e), e);
     }
+    /// One that goes on as this one would.
+    sampler fork() const {
+        grug_sampler *handle = nullptr;
+        grug_error e;
+        detail::check(grug_sampler_fork(get(), &handle, &e), e);
+        return sampler(handle);
+    }
     /// Picks a byte from logits that the caller may have edited.
     std::uint8_t pick(const std::array<float, 256> &logits) {
         grug_error e;
@@ -247,6 +254,8 @@ public:
     grug_sampler *get() const noexcept { return handle_.get(); }
 
 private:
+    explicit sampler(grug_sampler *handle) noexcept : handle_(handle) {}
+
     detail::handle<grug_sampler, grug_sampler_free> handle_;
 };
 
@@ -335,10 +344,46 @@ public:
         detail::check(grug_session_get_logits(get(), logits.data(), &e), e);
         return logits;
     }
+    /// The vector that the logits are computed from: embedding_dim numbers of the model's info.
+    std::vector<float> embedding(const model &m) {
+        std::vector<float> vector(m.info().embedding_dim);
+        grug_error e;
+        detail::check(grug_session_get_embedding(get(), vector.data(), vector.size(), &e), e);
+        return vector;
+    }
+    /// An independent session at this position.
+    session fork() const {
+        grug_session *handle = nullptr;
+        grug_error e;
+        detail::check(grug_session_fork(get(), &handle, &e), e);
+        return session(handle);
+    }
+    /// Undoes the last n bytes, exactly; GRUG_EREWIND where that is too far, and nothing has changed.
+    void rewind(std::uint64_t n) {
+        grug_error e;
+        detail::check(grug_session_rewind(get(), n, &e), e);
+    }
+    /// The session as bytes.
+    std::vector<std::uint8_t> save() const {
+        std::size_t len = 0;
+        grug_error e;
+        std::int32_t status = grug_session_save(get(), nullptr, &len, &e);
+        std::vector<std::uint8_t> state(len);
+        if (status == GRUG_ESPACE) status = grug_session_save(get(), state.data(), &len, &e);
+        detail::check(status, e);
+        return state;
+    }
+    /// Makes this session what a saved one was.
+    void restore(bytes state) {
+        grug_error e;
+        detail::check(grug_session_restore(get(), state.data(), state.size(), &e), e);
+    }
     /// The C handle, which stays with this object.
     grug_session *get() const noexcept { return handle_.get(); }
 
 private:
+    explicit session(grug_session *handle) noexcept : handle_(handle) {}
+
     static std::vector<grug_bytes> c_stops(const std::vector<bytes> &stops) {
         std::vector<grug_bytes> list;
         for (const bytes &s : stops) list.push_back({s.data(), s.size()});

@@ -1,6 +1,6 @@
 /* grug.h - C API of libgrug, a byte-level language model. Made from src/ffi by build.rs; do not edit.
  *
- * OWNERSHIP  X_new and X_load return an owned handle; free it once with X_free (NULL is a no-op). Handles keep what
+ * OWNERSHIP  X_new, X_load and X_fork return an owned handle; free it once with X_free (NULL is a no-op). Handles keep what
  *            they use alive: a session may outlive its grug_model handle. Input pointers are borrowed for the call only
  *            (sole exception: GRUG_LOAD_BORROW). Output goes to caller memory, which must not overlap any input; the
  *            library never asks you to free() something.

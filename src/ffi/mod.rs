@@ -17,6 +17,7 @@
 // What a caller must keep is the contract of the header, on top of `include/grug.h` and per function, said once.
 #![allow(clippy::missing_safety_doc)]
 
+pub mod batch;
 pub mod cancel;
 pub mod error;
 mod guard;

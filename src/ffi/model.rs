@@ -67,9 +67,15 @@ pub struct grug_model_info {
     pub n_params: u64,
     /// Bytes of the weights in memory or in the mapped file.
     pub weight_bytes: u64,
+    /// Tells this model from others: a hash of configuration and weights, computed when it is first asked for.
+    pub fingerprint: u64,
     /// The context in bytes: what a prediction can look back on.
     pub context_bytes: u64,
-    /// Width of the vector that the output layer reads.
+    /// The most bytes that grug_session_save writes.
+    pub state_bytes: u64,
+    /// How far grug_session_rewind always works in a session of the whole context.
+    pub rewind_bytes: u64,
+    /// Numbers of grug_session_get_embedding.
     pub embedding_dim: u32,
     /// The byte that ends a document, 0..255, or -1: generation stops after it.
     pub end_byte: i32,
@@ -214,7 +220,10 @@ pub unsafe extern "C" fn grug_model_get_info(
             size,
             n_params: model.n_params(),
             weight_bytes: model.weight_bytes(),
+            fingerprint: model.fingerprint(),
             context_bytes: config.context_bytes as u64,
+            state_bytes: model.saved_session_bytes(),
+            rewind_bytes: model.rewind_bytes(),
             embedding_dim: config.output_dim() as u32,
             end_byte: model.end_byte().map_or(-1, i32::from),
         })?;

@@ -116,6 +116,23 @@ pub unsafe extern "C" fn grug_sampler_new(
     })
 }
 
+/// Makes a sampler that goes on as this one would.
+#[unsafe(no_mangle)]
+#[must_use]
+pub unsafe extern "C" fn grug_sampler_fork(
+    sp: *mut grug_sampler,
+    out: *mut *mut grug_sampler,
+    err: *mut grug_error,
+) -> grug_status {
+    // SAFETY: the caller keeps the contract of the header for each argument.
+    guard::call(err, || unsafe {
+        let out = pointer::output(out, "out")?;
+        let sampler = enter(sp)?.clone();
+        out.write(Box::into_raw(guard::try_box(grug_sampler(Exclusive::new(sampler)))?));
+        Ok(GRUG_OK)
+    })
+}
+
 /// Makes the sampler as new, with another seed or the same.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn grug_sampler_reset(

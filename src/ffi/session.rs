@@ -14,17 +14,17 @@ use crate::sampler::Sampler;
 use crate::session::{Overflow, Session, SessionOptions, StopReason};
 
 /// What a session handle guards.
-struct State {
-    session: Session,
+pub(super) struct State {
+    pub(super) session: Session,
     /// Stands in for a sampler of NULL.
-    greedy: Sampler,
+    pub(super) greedy: Sampler,
 }
 
 /// A session: one stream of bytes, what the model remembers of it, and the prediction of its next byte.
 pub struct grug_session {
-    state: Exclusive<State>,
+    pub(super) state: Exclusive<State>,
     /// What the session said when its last call ended, for those who ask without a turn.
-    position: AtomicU64,
+    pub(super) position: AtomicU64,
 }
 
 /// When the context is full, forget the oldest bytes.
@@ -139,6 +139,13 @@ unsafe fn with_sampler<T>(
     }
 }
 
+fn new_handle(session: Session) -> Result<Box<grug_session>> {
+    guard::try_box(grug_session {
+        position: AtomicU64::new(session.position()),
+        state: Exclusive::new(State { session, greedy: Sampler::greedy() }),
+    })
+}
+
 /// Makes an empty session. It allocates all that it will ever need. Asked for a prediction while it is empty (by next,
 /// generate, get_logits or score), a session begins with a byte 0 of its own, which is context but not counted by
 /// position.
@@ -154,14 +161,28 @@ pub unsafe extern "C" fn grug_session_new(
     guard::call(err, || unsafe {
         let out = pointer::output(out, "out")?;
         let model = model(m)?;
-        let session = Session::new(&model, &read_options(opt)?)?;
-        let handle = guard::try_box(grug_session {
-            position: AtomicU64::new(session.position()),
-            state: Exclusive::new(State { session, greedy: Sampler::greedy() }),
-        })?;
-        out.write(Box::into_raw(handle));
+        out.write(Box::into_raw(new_handle(Session::new(&model, &read_options(opt)?)?)?));
         Ok(GRUG_OK)
     })
+}
+
+/// Makes an independent session at this position, with the same options. Goes on as this one would; shares the weights
+/// and the cancellation token.
+#[unsafe(no_mangle)]
+#[must_use]
+pub unsafe extern "C" fn grug_session_fork(
+    s: *mut grug_session,
+    out: *mut *mut grug_session,
+    err: *mut grug_error,
+) -> grug_status {
+    // SAFETY: the caller keeps the contract of the header for each argument.
+    unsafe {
+        call(s, err, |state| {
+            let out = pointer::output(out, "out")?;
+            out.write(Box::into_raw(new_handle(state.session.fork())?));
+            Ok(GRUG_OK)
+        })
+    }
 }
 
 /// Frees the session.
@@ -229,7 +250,7 @@ pub unsafe extern "C" fn grug_session_next(
 
 /// Generates text as read(2) reads a file: up to cap bytes into buf; *n is how many, also when the call fails on the
 /// way, as by GRUG_ECANCELED. Returns why it paused, a GRUG_STOP_ value; call again to go on. It pauses after a
-/// stop sequence, even one that began in an earlier call. A sampler of NULL is greedy.
+/// stop sequence, 1 to 256 bytes long, even one that began in an earlier call. A sampler of NULL is greedy.
 #[unsafe(no_mangle)]
 #[must_use]
 pub unsafe extern "C" fn grug_session_generate(
@@ -329,6 +350,87 @@ pub unsafe extern "C" fn grug_session_get_logits(
         call(s, err, |state| {
             let logits = pointer::output(logits.cast::<[f32; 256]>(), "logits")?;
             logits.write(*state.session.logits()?);
+            Ok(GRUG_OK)
+        })
+    }
+}
+
+/// Copies the vector that the logits of the next byte are computed from: dim numbers, which must be the embedding_dim of
+/// the model's info.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn grug_session_get_embedding(
+    s: *mut grug_session,
+    out: *mut f32,
+    dim: usize,
+    err: *mut grug_error,
+) -> grug_status {
+    // SAFETY: the caller keeps the contract of the header for each argument.
+    unsafe {
+        call(s, err, |state| {
+            let out = pointer::output(out, "out")?;
+            let expected = state.session.model().config().output_dim();
+            if dim != expected {
+                return Err(Error::invalid(format!("dim is {dim}: the model's embedding_dim is {expected}")));
+            }
+            pointer::slice_mut(out, dim, "out")?.copy_from_slice(state.session.embedding()?);
+            Ok(GRUG_OK)
+        })
+    }
+}
+
+/// Undoes the last n bytes, fed or generated, exactly; or GRUG_EREWIND, and nothing has changed. Going back
+/// rewind_bytes of the model's info always works in a session of the whole context; fork first to go back further.
+#[unsafe(no_mangle)]
+#[must_use]
+pub unsafe extern "C" fn grug_session_rewind(
+    s: *mut grug_session,
+    n: u64,
+    err: *mut grug_error,
+) -> grug_status {
+    // SAFETY: the caller keeps the contract of the header for each argument.
+    unsafe {
+        call(s, err, |state| {
+            state.session.rewind(n)?;
+            Ok(GRUG_OK)
+        })
+    }
+}
+
+/// Writes the session into buf: self-describing, with a checksum, bound to the model's fingerprint, the same on every
+/// machine. *len: in the room, out the length, at most state_bytes of the model's info. Too little room is GRUG_ESPACE,
+/// and then *len is the room it takes; buf may be NULL where *len is 0.
+#[unsafe(no_mangle)]
+#[must_use]
+pub unsafe extern "C" fn grug_session_save(
+    s: *mut grug_session,
+    buf: *mut u8,
+    len: *mut usize,
+    err: *mut grug_error,
+) -> grug_status {
+    // SAFETY: the caller keeps the contract of the header for each argument.
+    unsafe {
+        call(s, err, |state| {
+            let len = pointer::output(len, "len")?;
+            pointer::copy_out(&state.session.save(), buf.cast(), len, "buf")?;
+            Ok(GRUG_OK)
+        })
+    }
+}
+
+/// Makes the session what a saved one was, from any bytes: GRUG_EFORMAT where they are no saved session, GRUG_EMISMATCH
+/// where it is of another model or context. The session is unchanged then. Its options stay as they are.
+#[unsafe(no_mangle)]
+#[must_use]
+pub unsafe extern "C" fn grug_session_restore(
+    s: *mut grug_session,
+    buf: *const u8,
+    len: usize,
+    err: *mut grug_error,
+) -> grug_status {
+    // SAFETY: the caller keeps the contract of the header for each argument.
+    unsafe {
+        call(s, err, |state| {
+            state.session.restore(pointer::slice(buf, len, "buf")?)?;
             Ok(GRUG_OK)
         })
     }

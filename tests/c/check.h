@@ -57,6 +57,7 @@ void test_library(void);
 void test_options(void);
 void test_model(void);
 void test_session(void);
+void test_state(void);
 void test_sampler(void);
 void test_cancel(void);
 void test_threads(void);

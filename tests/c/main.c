@@ -39,6 +39,7 @@ int main(int argc, char **argv) {
     test_options();
     test_model();
     test_session();
+    test_state();
     test_sampler();
     test_cancel();
     test_threads();

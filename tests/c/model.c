@@ -104,6 +104,7 @@ static void description(void) {
     FAILS(GRUG_EINVAL, "out is NULL", grug_model_get_info(model, NULL, &err));
     OK(grug_model_get_info(model, &info, &err));
     CHECK(info.weight_bytes == 4 * info.n_params);
+    CHECK(info.fingerprint != 0 && info.rewind_bytes == CONTEXT && info.state_bytes > 3 * CONTEXT);
     CHECK(info.context_bytes == CONTEXT && info.embedding_dim == 16 && info.end_byte == -1);
 
     len = sizeof value;

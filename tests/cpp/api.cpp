@@ -135,6 +135,25 @@ static void sessions(const grug::model &model) {
     });
 }
 
+static void state(const grug::model &model) {
+    grug::session session(model);
+    grug::sampler sampler = warm(9);
+    session.feed("once upon");
+    const std::vector<std::uint8_t> saved = session.save();
+    grug::session copy = session.fork(), restored(model);
+    grug::sampler same = sampler.fork(), again = sampler.fork();
+    restored.restore(saved);
+    const std::string text = session.generate(20, sampler);
+    CHECK(copy.generate(20, same) == text && restored.generate(20, again) == text);
+    session.rewind(20);
+    CHECK(session.position() == 9);
+    sampler.reset(9);
+    CHECK(session.generate(20, sampler) == text);
+    fails(GRUG_EREWIND, "", [&] { session.rewind(1000); });
+    fails(GRUG_EFORMAT, "saved session", [&] { session.restore("no state"); });
+    CHECK(session.embedding(model).size() == model.info().embedding_dim);
+}
+
 static void cancellation(const grug::model &model) {
     grug::cancel cancel;
     grug::session_options options;
@@ -181,6 +200,7 @@ int main(int argc, char **argv) {
     models(argv[1]);
     const grug::model model = grug::model::load(argv[1]);
     sessions(model);
+    state(model);
     cancellation(model);
 
     grug::session ends(grug::model::load(argv[2]));
