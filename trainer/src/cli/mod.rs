@@ -3,6 +3,7 @@
 mod console;
 mod eval;
 mod generate;
+mod import_config;
 mod prepare;
 mod train;
 
@@ -29,6 +30,7 @@ enum Command {
     Train(train::Args),
     Eval(eval::Args),
     Generate(generate::Args),
+    ImportConfig(import_config::Args),
 }
 
 /// Where a command computes.
@@ -79,6 +81,7 @@ fn run(cli: Cli) -> Result<()> {
         Command::Train(args) => train::run(&args),
         Command::Eval(args) => eval::run(&args),
         Command::Generate(args) => generate::run(&args),
+        Command::ImportConfig(args) => import_config::run(&args),
     }
 }
 
