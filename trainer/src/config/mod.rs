@@ -19,7 +19,7 @@ pub use sections::{
     ScheduleConfig, ScheduleKind, TelemetryConfig, TrainingConfig,
 };
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use grug::config::{Attention, ModelConfig};
 use serde::{Deserialize, Serialize};
@@ -49,7 +49,7 @@ pub struct RunConfig {
     #[serde(default)]
     pub sample: SampleConfig,
     /// Text drawn once, when training has ended; `bytes = 0` draws none.
-    #[serde(default = "SampleConfig::none")]
+    #[serde(default = "SampleConfig::none", deserialize_with = "SampleConfig::none_by_default")]
     pub generate: SampleConfig,
     /// What is shown and written.
     #[serde(default)]
@@ -107,12 +107,14 @@ impl RunConfig {
         self.data.guard_bytes.unwrap_or_else(|| self.window_bytes())
     }
 
-    /// The byte file to train on: the setting; or the only source where that is a `.txt` file, which needs no
-    /// preparation; or `corpus.bin` in the run's folder.
+    /// The byte file to train on: the setting; or the only source where that is a `.txt`, `.bin` or `.npy` file, which
+    /// needs no preparation; or `corpus.bin` in the run's folder.
     pub fn prepared_path(&self) -> PathBuf {
+        let is_corpus =
+            |path: &Path| path.extension().is_some_and(|e| e == "txt" || e == "bin" || e == "npy");
         match (&self.data.prepared, &self.data.sources[..]) {
             (Some(path), _) => path.clone(),
-            (None, [only]) if only.extension().is_some_and(|e| e == "txt") => only.clone(),
+            (None, [only]) if is_corpus(only) => only.clone(),
             (None, _) => self.run_dir().join("corpus.bin"),
         }
     }

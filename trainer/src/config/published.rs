@@ -31,7 +31,7 @@ pub const COUNTERPARTS: &[(&str, Counterpart)] = &[
     ("processed_data_dir", To("data.prepared")),
     ("checkpoint_dir", To("runs_dir")),
     ("model_name", To("name")),
-    ("resume_from_checkpoint", No("say --resume to go on with a run")),
+    ("resume_from_checkpoint", No("--resume goes on with a run")),
     ("sequence_length", To("model.context_bytes")),
     ("batch_size", To("training.batch_size")),
     ("vocab_size", No("a byte has 256 values")),

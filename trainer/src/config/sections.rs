@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// Which positions of a window count in the loss.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,10 +56,10 @@ pub enum ScheduleKind {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DataConfig {
-    /// Folders and `.txt` files, in order. The `.txt` files of a folder are taken in the order of their names.
+    /// Folders and files of text, in order. The `.txt` files of a folder are taken in the order of their names.
     pub sources: Vec<PathBuf>,
     /// The byte file that preparation writes and training reads: flat bytes, or NumPy where it ends in `.npy`.
-    /// Unset: the source itself where it is one `.txt` file, else `corpus.bin` in the run's folder.
+    /// Unset: the source itself where it is one `.txt`, `.bin` or `.npy` file, else `corpus.bin` in the run's folder.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prepared: Option<PathBuf>,
     /// Prepare again even where the byte file is as new as its sources.
@@ -120,7 +120,8 @@ pub struct TrainingConfig {
     pub accumulation: usize,
     /// Seed of the first weights, the order of windows, dropout and samples.
     pub seed: u64,
-    /// What a pass computes with.
+    /// What matrix products compute with: `"f32"`, `"bf16"` or `"f16"` (with a gradient scaler, as published). Weights
+    /// and the optimizer's state are f32 in each case.
     pub precision: Precision,
     /// Gradients are scaled down to this global norm at most; 0 = as they are.
     pub clip_grad_norm: f64,
@@ -306,6 +307,13 @@ impl SampleConfig {
     /// No text.
     pub fn none() -> SampleConfig {
         SampleConfig { bytes: 0, ..SampleConfig::default() }
+    }
+
+    /// Reads a table in which `bytes` is 0 unless it says otherwise.
+    pub(super) fn none_by_default<'de, D: Deserializer<'de>>(from: D) -> Result<SampleConfig, D::Error> {
+        let mut table = toml::Table::deserialize(from)?;
+        table.entry("bytes").or_insert(toml::Value::Integer(0));
+        table.try_into().map_err(|e: toml::de::Error| serde::de::Error::custom(e.message()))
     }
 }
 

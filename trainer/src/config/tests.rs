@@ -57,6 +57,7 @@ fn unknown_keys_get_a_suggestion() {
         ("model.n_haeds=3", "n_heads"),
         ("optimizer.type=muno", "muon"),
         ("optimizer.learningrate=1", "learning_rate"),
+        ("generate.promt=x", "prompt"),
     ] {
         let error = overridden(&[set]).unwrap_err();
         assert!(error.message().contains(&format!("did you mean \"{suggestion}\"")), "{set}: {error}");
@@ -114,7 +115,9 @@ fn defaults_that_depend_are_resolved() {
     let run = overridden(&["model.attention=bidirectional", "data.sources=[\"folder\"]"]).unwrap();
     assert_eq!((run.objective(), run.stride(), run.validation_stride()), (Objective::Last, 8, 8));
     assert!(run.needs_preparation());
-    let run = overridden(&["data.sources=[\"a.txt\"]"]).unwrap();
-    assert_eq!(run.prepared_path(), PathBuf::from("a.txt"));
-    assert!(!run.needs_preparation());
+    for only in ["a.txt", "a.bin", "a.npy"] {
+        let run = overridden(&[&format!("data.sources=[\"{only}\"]")]).unwrap();
+        assert_eq!(run.prepared_path(), PathBuf::from(only));
+        assert!(!run.needs_preparation());
+    }
 }

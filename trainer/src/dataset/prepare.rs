@@ -161,6 +161,12 @@ pub fn find_files(sources: &[PathBuf]) -> Result<Vec<PathBuf>> {
             files.extend(found);
         } else {
             std::fs::metadata(source).map_err(|e| Error::io("reading", source, e))?;
+            if source.extension().is_some_and(|e| e == "npy") {
+                return Err(Error::invalid(format!(
+                    "{}: a NumPy file is a prepared corpus, not text to join; name it in data.prepared",
+                    source.display()
+                )));
+            }
             files.push(source.clone());
         }
     }

@@ -118,11 +118,14 @@ fn bad_sources_and_outputs_are_named() {
     std::fs::write(&blank, "").unwrap();
     let bin = dir.path().join("c.bin");
     let missing = dir.path().join("missing");
+    let numpy = dir.path().join("old.npy");
+    std::fs::write(&numpy, npy::header(0)).unwrap();
     for (job, part) in [
         (job(&[], bin.clone()), "data.sources"),
         (job(std::slice::from_ref(&missing), bin.clone()), "missing"),
         (job(&[text.clone(), dir.path().to_owned()], bin.clone()), "twice"),
-        (job(&[blank], bin), "empty"),
+        (job(&[blank], bin.clone()), "empty"),
+        (job(&[text.clone(), numpy], bin), "data.prepared"),
         (job(std::slice::from_ref(&text), dir.path().join("c.txt")), "must end in .bin or .npy"),
         (job(std::slice::from_ref(&text), text.join("c.bin")), "a.txt"),
     ] {
