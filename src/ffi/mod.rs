@@ -10,12 +10,14 @@
 //! - A handle that one thread may use at a time is an [`Exclusive`](guard::Exclusive): a second thread is told
 //!   `GRUG_EBUSY`, and a panic poisons that handle alone.
 //! - Outputs are written last, when nothing can fail any more.
-//! - Pointers become references in [`pointer`], which says what the caller vouches for.
+//! - Pointers become references in [`mod@pointer`], which says what the caller vouches for.
 #![allow(unsafe_code)]
 // The types carry the names that C sees.
 #![allow(non_camel_case_types)]
 // What a caller must keep is the contract of the header, on top of `include/grug.h` and per function, said once.
 #![allow(clippy::missing_safety_doc)]
+// The docs of functions become the C header's, in its notation: nats[i].
+#![allow(rustdoc::broken_intra_doc_links)]
 
 pub mod batch;
 pub mod cancel;
