@@ -5,7 +5,7 @@
 //! [`RunConfig::validate`] refuses settings that contradict each other by name: a run that starts is a run whose every
 //! setting is used.
 //!
-//! The defaults stand in the `Default` implementations of [`sections`]; `docs/training.md` lists them all.
+//! The defaults stand in the `Default` implementations in `sections.rs`; `docs/training.md` lists them all.
 
 mod load;
 mod presets;
