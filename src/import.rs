@@ -33,9 +33,10 @@ const LEARNED_BUFFERS: [&str; 1] = ["positional_encoder.position_ids"];
 /// Buffers of the others: the sinusoidal tables.
 const SINUSOIDAL_BUFFERS: [&str; 3] =
     ["positional_encoder.pe", "byte_positional_encoder.pe", "agg_positional_encoder.pe"];
-/// How deep and how large a configuration may be.
+/// How deep a configuration may be.
 const MAX_CONFIG_DEPTH: usize = 8;
-const MAX_CONFIG_VALUES: usize = 1 << 16;
+/// How many values and bytes of text it may have, counted as often as they are referred to.
+const MAX_CONFIG_SIZE: usize = 1 << 18;
 
 /// One tensor of a published checkpoint, under its name in our manifest.
 #[derive(Debug, Clone, PartialEq)]
@@ -104,10 +105,23 @@ pub fn read_from(reader: impl Read + Seek) -> Result<Imported> {
     Ok(Imported { config, model, tensors, metadata })
 }
 
+/// Text of a file as it may stand in a message: short and without control characters.
+fn printable(text: &str) -> String {
+    let mut out: String = text.chars().take(80).flat_map(char::escape_debug).collect();
+    if text.chars().nth(80).is_some() {
+        out.push('…');
+    }
+    out
+}
+
 /// A value of the configuration as JSON. A number that JSON lacks becomes text, and is refused where a number belongs.
 fn to_json(pickle: &Pickle<'_>, id: Id, depth: usize, left: &mut usize) -> Result<Json> {
-    let too_much = || Error::format("its config is nested too deep or has too many values");
-    *left = left.checked_sub(1).ok_or_else(too_much)?;
+    let too_much = || Error::format("its config is nested too deep or too large");
+    let mut charge = |size: usize| {
+        *left = left.checked_sub(size).ok_or_else(too_much)?;
+        Ok(())
+    };
+    charge(1)?;
     if depth == 0 {
         return Err(too_much());
     }
@@ -118,7 +132,10 @@ fn to_json(pickle: &Pickle<'_>, id: Id, depth: usize, left: &mut usize) -> Resul
         Value::Float(x) => {
             serde_json::Number::from_f64(*x).map_or_else(|| x.to_string().into(), Json::Number)
         }
-        Value::Str(text) => Json::from(*text),
+        Value::Str(text) => {
+            charge(text.len())?;
+            Json::from(*text)
+        }
         Value::List(items) | Value::Tuple(items) => {
             items.iter().map(|&item| to_json(pickle, item, depth - 1, left)).collect::<Result<_>>()?
         }
@@ -128,6 +145,7 @@ fn to_json(pickle: &Pickle<'_>, id: Id, depth: usize, left: &mut usize) -> Resul
                 let Value::Str(key) = pickle.get(key) else {
                     return Err(Error::format(format!("its config has {} as a key", pickle.get(key).kind())));
                 };
+                *left = left.checked_sub(key.len()).ok_or_else(too_much)?;
                 map.insert(key.to_string(), to_json(pickle, value, depth - 1, left)?);
             }
             Json::Object(map)
@@ -145,7 +163,7 @@ fn config_map(pickle: &Pickle<'_>) -> Result<Map<String, Json>> {
     let id = pickle
         .entry(pickle.root(), "config")
         .ok_or_else(|| Error::format("has no \"config\": not a checkpoint of the published trainer"))?;
-    match to_json(pickle, id, MAX_CONFIG_DEPTH, &mut { MAX_CONFIG_VALUES })? {
+    match to_json(pickle, id, MAX_CONFIG_DEPTH, &mut { MAX_CONFIG_SIZE })? {
         Json::Object(map) => Ok(map),
         _ => Err(Error::format(format!("its config is {}, not a dict", pickle.get(id).kind()))),
     }
@@ -236,7 +254,10 @@ impl<'p> StateDict<'p> {
             };
             let (name, feed_forward) = canonical_name(published_name);
             if tensors.insert(name, StateTensor { tensor, published_name, feed_forward }).is_some() {
-                return Err(Error::format(format!("tensor {published_name:?} is there twice")));
+                return Err(Error::format(format!(
+                    "tensor \"{}\" is there twice",
+                    printable(published_name)
+                )));
             }
         }
         Ok(StateDict { tensors })
@@ -301,21 +322,21 @@ impl<'p> StateDict<'p> {
         };
         let known: std::collections::HashSet<&str> = specs.iter().map(|spec| spec.name.as_str()).collect();
         for (name, entry) in &self.tensors {
-            let published_name = entry.published_name;
+            let published_name = printable(entry.published_name);
             if !known.contains(name.as_str()) && !buffers.contains(&name.as_str()) {
                 return Err(Error::format(format!(
-                    "has a tensor {published_name:?} that its config does not call for"
+                    "has a tensor \"{published_name}\" that its config does not call for"
                 )));
             }
             match entry.feed_forward {
                 Some(FeedForward::Plain) if config.use_curved_ffn => {
                     return Err(Error::format(format!(
-                        "tensor {published_name:?} is of a plain feed-forward, but use_curved_ffn is set"
+                        "tensor \"{published_name}\" is of a plain feed-forward, but use_curved_ffn is set"
                     )));
                 }
                 Some(FeedForward::Curved) if !config.use_curved_ffn => {
                     return Err(Error::format(format!(
-                        "tensor {published_name:?} is of a curved feed-forward, but use_curved_ffn is not set"
+                        "tensor \"{published_name}\" is of a curved feed-forward, but use_curved_ffn is not set"
                     )));
                 }
                 Some(FeedForward::Plain | FeedForward::Curved) | None => {}
@@ -331,8 +352,10 @@ impl<'p> StateDict<'p> {
                     .ok_or_else(|| Error::format(format!("tensor {name:?} is missing")))?;
                 if entry.tensor.shape != spec.shape {
                     return Err(Error::format(format!(
-                        "tensor {:?} has shape {:?}, but its config calls for {:?}",
-                        entry.published_name, entry.tensor.shape, spec.shape
+                        "tensor \"{}\" has shape {:?}, but its config calls for {:?}",
+                        printable(entry.published_name),
+                        entry.tensor.shape,
+                        spec.shape
                     )));
                 }
                 Ok(entry.tensor)
@@ -405,8 +428,10 @@ fn read_tensors<R: Read + Seek>(
             None => there = there.saturating_add(tensor.storage.len),
             Some(&first) if found[first].storage != tensor.storage => {
                 return Err(Error::format(format!(
-                    "tensors {:?} and {:?} disagree about their storage {:?}",
-                    specs[first].name, spec.name, tensor.storage.key
+                    "tensors {:?} and {:?} disagree about their storage \"{}\"",
+                    specs[first].name,
+                    spec.name,
+                    printable(tensor.storage.key)
                 )));
             }
             Some(_) => {}

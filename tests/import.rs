@@ -27,6 +27,7 @@ fn refused(file: Vec<u8>, words: &[&str]) {
         assert!(error.message().contains(word), "{word:?} is not in: {error}");
     }
     assert!(!error.message().contains('\n'), "more than one line: {error}");
+    assert!(error.message().len() < 1000, "{} bytes of message", error.message().len());
 }
 
 #[test]
@@ -363,7 +364,21 @@ fn bombs_do_not_go_off() {
         laughs.op(b'l').op(b'q').op(level + 1);
     }
     laughs.op(b's').op(b'.');
-    refused(with(&laughs), &["nested too deep or has too many values"]);
+    refused(with(&laughs), &["nested too deep or too large"]);
+    // A long text, a thousand times over.
+    let mut echo = Pickler::new();
+    echo.op(b'}')
+        .text("model_state_dict")
+        .op(b'}')
+        .op(b's')
+        .text("config")
+        .op(b'(')
+        .text(&"ha".repeat(500_000));
+    echo.op(b'q').op(0);
+    for _ in 0..1000 {
+        echo.op(b'h').op(0);
+    }
+    refused(with(echo.op(b'l').op(b's').op(b'.')), &["too large"]);
     // A list inside itself.
     let mut cycle = Pickler::new();
     cycle.op(b'}').text("model_state_dict").op(b'}').op(b's').text("config").op(b']').op(b'q').op(0);

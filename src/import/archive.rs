@@ -4,6 +4,7 @@ use std::io::{Read, Seek};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::import::pickle::{MAX_PICKLE_BYTES, StorageRef};
+use crate::import::printable;
 use crate::import::zip::ZipReader;
 
 /// The first bytes of a checkpoint from before PyTorch 1.6: a pickle without an archive.
@@ -70,7 +71,7 @@ impl<R: Read + Seek> Archive<R> {
 
     /// Reads an entry whose size is right; `reason` says why another is not.
     fn read(&mut self, name: &str, right: impl FnOnce(u64) -> bool, reason: &str) -> Result<Vec<u8>> {
-        let place = format!("entry {name:?}");
+        let place = format!("entry \"{}\"", printable(name));
         match self.size(name) {
             Some(size) if !right(size) => Err(Error::format(reason)),
             Some(_) | None => self.zip.read(&format!("{}{name}", self.prefix)),

@@ -10,6 +10,7 @@
 //! [`MAX_VALUES`] bounds them all.
 
 use crate::error::{Error, Result};
+use crate::import::printable;
 
 /// More values than any checkpoint has; bounds memory.
 pub const MAX_VALUES: usize = 1 << 21;
@@ -103,15 +104,6 @@ impl Global {
             }
         })
     }
-}
-
-/// Text of a file as it may stand in a message: short and without control characters.
-fn printable(text: &str) -> String {
-    let mut out: String = text.chars().take(80).flat_map(char::escape_debug).collect();
-    if text.chars().nth(80).is_some() {
-        out.push('…');
-    }
-    out
 }
 
 /// A storage: the numbers of one or more tensors, in a file of their own.

@@ -10,6 +10,7 @@ use std::io::{Read, Seek, SeekFrom};
 use flate2::read::DeflateDecoder;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::import::printable;
 
 /// How many times its packed size an entry may be. Weights hardly shrink at all.
 const MAX_RATIO: u64 = 64;
@@ -125,7 +126,7 @@ impl<R: Read + Seek> ZipReader<R> {
             if let Ok(name) = std::str::from_utf8(name)
                 && entries.insert(name.to_string(), entry).is_some()
             {
-                return Err(bad(&format!("it has two entries {name:?}")));
+                return Err(bad(&format!("it has two entries \"{}\"", printable(name))));
             }
         }
         Ok(ZipReader { reader, entries, directory_start: directory.start, packed_left: file_len })
