@@ -89,7 +89,7 @@ pub fn read_from(reader: impl Read + Seek) -> Result<Imported> {
     let pickle = Pickle::parse(&bytes)?;
     let state = StateDict::find(&pickle)?;
     let mut map = config_map(&pickle)?;
-    let early = !map.contains_key("use_parallel_stream_model");
+    let early = !map.contains_key(published::LATER_KEY);
     let generation = match (state.tensors.contains_key(LEARNED_POSITIONS), early) {
         (true, _) => Generation::Learned,
         (false, true) => Generation::Sinusoidal,

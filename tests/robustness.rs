@@ -222,9 +222,15 @@ proptest! {
     }
 
     #[test]
-    fn any_published_configuration_makes_a_model_or_an_error(changes in settings(PublishedConfig::KEYS)) {
+    fn any_published_configuration_makes_a_model_or_an_error(
+        changes in settings(PublishedConfig::KEYS),
+        early in any::<bool>(),
+    ) {
         let mut map = Pth::small().config.as_object().unwrap().clone();
         map.extend(changes);
+        if early {
+            map.remove("use_parallel_stream_model");
+        }
         match PublishedConfig::from_map(&map, None).and_then(|config| {
             // What is read is written and read again as it is.
             let again: Map<String, Json> = serde_json::from_str(&config.to_json()).unwrap();

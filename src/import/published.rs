@@ -36,6 +36,9 @@ impl Generation {
     }
 }
 
+/// The key that only configurations of the later code have.
+pub const LATER_KEY: &str = "use_parallel_stream_model";
+
 /// A type that a published setting can have.
 trait Setting: Sized {
     /// What it is, in words.
@@ -173,7 +176,7 @@ macro_rules! settings {
                 Ok(())
             }
 
-            /// The flat dict that it is, unknown keys included.
+            /// Every key with its value, unknown keys included.
             pub fn to_map(&self) -> Map<String, Value> {
                 let mut map = Map::new();
                 $(map.insert($name.to_string(), self.$field.write());)*
@@ -355,7 +358,7 @@ impl PublishedConfig {
     /// Reads a flat dict. `generation` says whether a configuration of the early code (one without
     /// `use_parallel_stream_model`) has learned or sinusoidal positions, which only its weights show; without it, learned.
     pub fn from_map(map: &Map<String, Value>, generation: Option<Generation>) -> Result<PublishedConfig> {
-        let generation = match (map.contains_key("use_parallel_stream_model"), generation) {
+        let generation = match (map.contains_key(LATER_KEY), generation) {
             (true, None | Some(Generation::Later)) => Generation::Later,
             (false, None) => Generation::Learned,
             (false, Some(early @ (Generation::Learned | Generation::Sinusoidal))) => early,
@@ -384,9 +387,16 @@ impl PublishedConfig {
         PublishedConfig::from_map(&map, None)
     }
 
-    /// The flat dict as one line of JSON.
+    /// The flat dict that it is, as one line of JSON. With its generation, [`from_map`](Self::from_map) reads it back to
+    /// an equal value.
     pub fn to_json(&self) -> String {
-        Value::Object(self.to_map()).to_string()
+        let mut map = self.to_map();
+        match self.generation {
+            // That the key is there is what tells the later code from the early one.
+            Generation::Learned | Generation::Sinusoidal => drop(map.remove(LATER_KEY)),
+            Generation::Later => {}
+        }
+        Value::Object(map).to_string()
     }
 
     fn conv_frontend(&self) -> Result<Option<ConvFrontend>> {
