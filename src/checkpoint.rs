@@ -19,6 +19,7 @@ use safetensors::{Dtype as FileDtype, SafeTensorError, SafeTensors};
 use crate::config::ModelConfig;
 use crate::error::{Error, ErrorKind, Result};
 use crate::manifest::{ModelTensors, TensorSpec};
+use crate::quantize::{self, Quantized};
 
 /// The metadata entry that holds the configuration, as TOML text.
 pub const CONFIG_KEY: &str = "grug.config";
@@ -86,6 +87,38 @@ impl TensorView<'_> {
             Dtype::BF16 => {
                 self.bytes.as_chunks::<2>().0.iter().map(|b| half::bf16::from_le_bytes(*b).to_f32()).collect()
             }
+        }
+    }
+}
+
+/// A matrix as the file stores it. Packed bytes and scales are laid out as [`crate::quantize`] says.
+#[derive(Debug, Clone, Copy)]
+pub enum StoredMatrix<'a> {
+    /// Floats, row-major.
+    Float(TensorView<'a>),
+    /// int8 with f32 scales.
+    Int8 {
+        /// The weights, one byte each.
+        packed: &'a [u8],
+        /// f32, little-endian.
+        scales: &'a [u8],
+    },
+    /// 4-bit codes with f16 scales.
+    Int4 {
+        /// The weights, two a byte.
+        packed: &'a [u8],
+        /// f16, little-endian.
+        scales: &'a [u8],
+    },
+}
+
+impl StoredMatrix<'_> {
+    /// The word for how its numbers are stored.
+    pub const fn kind_name(&self) -> &'static str {
+        match self {
+            StoredMatrix::Float(view) => view.dtype.name(),
+            StoredMatrix::Int8 { .. } => "INT8",
+            StoredMatrix::Int4 { .. } => "INT4",
         }
     }
 }
@@ -198,10 +231,16 @@ impl Checkpoint {
     /// The tensors must be exactly those of the manifest.
     fn check_tensors(&self) -> Result<()> {
         let specs = ModelTensors::specs(&self.config).into_leaves();
+        let mut known = std::collections::HashSet::new();
         for spec in &specs {
-            self.tensor(spec)?;
+            known.insert(spec.name.clone());
+            match self.matrix(spec)? {
+                StoredMatrix::Float(_) => {}
+                StoredMatrix::Int8 { .. } | StoredMatrix::Int4 { .. } => {
+                    known.insert(quantize::scales_name(&spec.name));
+                }
+            }
         }
-        let known: std::collections::HashSet<&str> = specs.iter().map(|spec| spec.name.as_str()).collect();
         match self.header.offset_keys().into_iter().find(|name| !known.contains(name.as_str())) {
             Some(extra) => {
                 Err(Error::format(format!("has a tensor {extra:?} that its configuration does not call for")))
@@ -230,7 +269,64 @@ impl Checkpoint {
         self.bytes().len() - self.data_start
     }
 
-    /// One tensor of the manifest.
+    /// A matrix of the manifest, as it is stored: in floats, or quantized (see [`crate::quantize`]).
+    pub fn matrix(&self, spec: &TensorSpec) -> Result<StoredMatrix<'_>> {
+        let Some(kind) = self.quantized_kind(spec)? else {
+            return Ok(StoredMatrix::Float(self.tensor(spec)?));
+        };
+        let [packed, scales] = quantize::layout(kind, &spec.name, &spec.shape).map(|part| {
+            let info = self
+                .header
+                .info(&part.name)
+                .ok_or_else(|| Error::format(format!("tensor {:?} is missing", part.name)))?;
+            if info.shape != part.shape || info.dtype != part.dtype {
+                return Err(Error::format(format!(
+                    "tensor {:?} is {:?} {:?}, but {} calls for {:?} {:?}",
+                    part.name,
+                    info.dtype,
+                    info.shape,
+                    kind.name(),
+                    part.dtype,
+                    part.shape
+                )));
+            }
+            let (start, end) = info.data_offsets;
+            Ok(&self.bytes()[self.data_start + start..self.data_start + end])
+        });
+        Ok(match kind {
+            Quantized::Int8 => StoredMatrix::Int8 { packed: packed?, scales: scales? },
+            Quantized::Int4 => StoredMatrix::Int4 { packed: packed?, scales: scales? },
+        })
+    }
+
+    /// How a tensor is quantized; `None` where it is stored in floats.
+    fn quantized_kind(&self, spec: &TensorSpec) -> Result<Option<Quantized>> {
+        let Some(layout) = self.metadata.get(quantize::KEY) else { return Ok(None) };
+        if layout != quantize::LAYOUT {
+            return Err(Error::new(
+                ErrorKind::Version,
+                format!(
+                    "metadata {:?} is {layout:?}; this library reads {:?}",
+                    quantize::KEY,
+                    quantize::LAYOUT
+                ),
+            ));
+        }
+        Ok(match self.header.info(&spec.name).map(|info| info.dtype) {
+            Some(FileDtype::I8) if quantize::may_be_quantized(spec.role) => Some(Quantized::Int8),
+            Some(FileDtype::U8) if quantize::may_be_quantized(spec.role) => Some(Quantized::Int4),
+            _ => None,
+        })
+    }
+
+    /// Columns of the widest quantized matrix; 0 where there is none.
+    pub(crate) fn quantized_cols(&self) -> usize {
+        let specs = ModelTensors::specs(&self.config).into_leaves();
+        let quantized = specs.iter().filter(|spec| matches!(self.quantized_kind(spec), Ok(Some(_))));
+        quantized.map(|spec| spec.len() / spec.shape[0]).max().unwrap_or(0)
+    }
+
+    /// One tensor of the manifest, stored in floats.
     pub fn tensor(&self, spec: &TensorSpec) -> Result<TensorView<'_>> {
         let name = &spec.name;
         let info =

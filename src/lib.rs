@@ -47,9 +47,11 @@ pub mod manifest;
 pub mod model;
 pub(crate) mod pool;
 pub mod positions;
+pub mod quantize;
 pub mod rng;
 pub mod sampler;
 pub mod session;
+pub(crate) mod simd;
 
 pub use cancel::Cancel;
 pub use config::ModelConfig;

@@ -9,15 +9,17 @@ use super::{Engine, surprise};
 use crate::cancel::Cancel;
 use crate::config::{ModelConfig, VOCAB};
 use crate::error::Result;
+use crate::kernels::Compute;
 use crate::model::{AggregatedState, ConvHistory, Graph, StackState};
 
 /// Rows of a causal model that pass through the blocks together: enough to reuse each weight from the cache, few
 /// enough that cancelling is prompt and scratch stays small.
-const CHUNK: usize = 64;
+const CHUNK: usize = 128;
 
 #[derive(Clone)]
 pub(crate) struct CpuEngine {
     graph: Arc<Graph>,
+    compute: Compute,
     config: ModelConfig,
     causal: bool,
     /// Pad the context with zero bytes on the left to this length.
@@ -50,10 +52,11 @@ impl CpuEngine {
         let frontend_len =
             (rows * graph.embedding.scratch_per_byte()).max(conv.map_or(0, |conv| conv.scratch_len(rows)));
         let stack_rows = if causal { rows } else { positions };
-        let pool = &graph.pool;
+        let n_threads = graph.pool.n_threads();
         let aggregated = graph.streams.aggregated.as_ref();
         Ok(CpuEngine {
             graph: graph.clone(),
+            compute: Compute::new(&graph.pool, stack_rows.max(rows), graph.quantized_cols),
             config: config.clone(),
             causal,
             pad_to: if config.pad_short_input { context } else { 0 },
@@ -64,9 +67,9 @@ impl CpuEngine {
             history: conv.map_or_else(ConvHistory::default, |conv| conv.new_history()),
             arriving: vec![0.0; arriving_len],
             frontend: vec![0.0; frontend_len],
-            bytes: graph.streams.bytes.new_state(pool, stack_rows, positions),
+            bytes: graph.streams.bytes.new_state(n_threads, stack_rows, positions),
             x: vec![0.0; stack_rows * config.d_model],
-            aggregated: aggregated.map(|agg| agg.new_state(pool, stack_rows, positions)),
+            aggregated: aggregated.map(|agg| agg.new_state(n_threads, stack_rows, positions)),
             states: vec![0.0; if causal { rows } else { 1 } * config.output_dim()],
             logits: vec![0.0; if causal { rows } else { 1 } * VOCAB],
         })
@@ -81,12 +84,14 @@ impl CpuEngine {
     /// Runs `bytes` through the embedding and the frontend; returns how many rows arrive at the streams.
     fn arrive(&mut self, previous: u8, bytes: &[u8]) -> usize {
         let graph = &*self.graph;
-        let pool = &graph.pool;
+        let compute = &self.compute;
         let len = bytes.len();
         let embedded = &mut self.arriving[..len * graph.embedding.dim()];
-        graph.embedding.forward(pool, previous, bytes, &mut self.frontend, embedded);
+        graph.embedding.forward(compute, previous, bytes, &mut self.frontend, embedded);
         match &graph.conv_frontend {
-            Some(conv) => conv.forward(pool, &mut self.history, &mut self.arriving, len, &mut self.frontend),
+            Some(conv) => {
+                conv.forward(compute, &mut self.history, &mut self.arriving, len, &mut self.frontend)
+            }
             None => len,
         }
     }
@@ -112,7 +117,7 @@ impl CpuEngine {
                 if at < compute {
                     agg.remember(state, arriving);
                 } else {
-                    agg.forward(&graph.pool, state, at, true, None, arriving, |_, _| ())
+                    agg.forward(&self.compute, state, at, true, None, arriving, |_, _| ())
                         .expect("nothing cancels this");
                 }
             }
@@ -132,12 +137,12 @@ impl CpuEngine {
     ) -> Result<usize> {
         let len = self.arrive(previous, bytes);
         let graph = &*self.graph;
-        let pool = &graph.pool;
+        let compute = &self.compute;
         let streams = &graph.streams;
         let x = &mut self.x[..len * streams.bytes.width];
         let arriving = &self.arriving[..len * streams.arriving_width()];
-        streams.project(pool, arriving, x);
-        let rows = streams.bytes.forward(pool, &mut self.bytes, first, last_only, cancel, x)?;
+        streams.project(compute, arriving, x);
+        let rows = streams.bytes.forward(compute, &mut self.bytes, first, last_only, cancel, x)?;
         let width = self.config.output_dim();
         for (state, x) in
             self.states.chunks_exact_mut(width).zip(x.chunks_exact(streams.bytes.width)).take(rows)
@@ -146,7 +151,7 @@ impl CpuEngine {
         }
         if let (Some(agg), Some(coarse)) = (&streams.aggregated, &mut self.aggregated) {
             let states = &mut self.states;
-            agg.forward(pool, coarse, first, last_only, cancel, arriving, |i, coarse| {
+            agg.forward(compute, coarse, first, last_only, cancel, arriving, |i, coarse| {
                 states[i * width + streams.bytes.width..(i + 1) * width].copy_from_slice(coarse);
             })?;
         }
@@ -157,7 +162,7 @@ impl CpuEngine {
     fn run_head(&mut self, rows: usize) {
         let graph = &*self.graph;
         let states = &mut self.states[..rows * self.config.output_dim()];
-        graph.head.forward(&graph.pool, &graph.embedding.table, states, &mut self.logits[..rows * VOCAB]);
+        graph.head.forward(&self.compute, &graph.embedding.table, states, &mut self.logits[..rows * VOCAB]);
     }
 
     fn previous(context: &[u8], new: usize) -> u8 {
@@ -167,6 +172,7 @@ impl CpuEngine {
 
 impl Engine for CpuEngine {
     fn feed(&mut self, context: &[u8], new: usize, cancel: Option<&Cancel>) -> Result<()> {
+        self.compute.check_fork()?;
         self.logits_ready = false;
         if !self.causal || new == 0 {
             return Ok(());
@@ -187,6 +193,7 @@ impl Engine for CpuEngine {
 
     fn logits(&mut self, context: &[u8], cancel: Option<&Cancel>) -> Result<&[f32; VOCAB]> {
         if !self.logits_ready {
+            self.compute.check_fork()?;
             if !self.causal {
                 self.config.check_input_len(context.len().max(self.pad_to))?;
                 if context.len() < self.pad_to {

@@ -1,8 +1,15 @@
 //! Scaled dot-product attention over keys and values kept by head.
+//!
+//! Keys lie in blocks of 16 positions, dimension by dimension, so that a vector of scores is a sum over dimensions
+//! without adding across lanes; values lie position by position. A query's numbers are computed in the same order
+//! whichever other queries it is grouped with.
+#![allow(unsafe_op_in_unsafe_fn, reason = "every kernel asks what the operations of `Simd` ask")]
 
 use std::ops::Range;
 
-use crate::pool::Pool;
+use super::compute::{Compute, Parts};
+use super::math;
+use crate::simd::{Isa, Simd, TILE, dispatch};
 
 /// Heads of an attention.
 #[derive(Debug, Clone, Copy)]
@@ -13,33 +20,108 @@ pub(crate) struct AttentionShape {
     pub head_dim: usize,
 }
 
+/// Most queries that are computed together.
+const QUERIES: usize = 4;
+
+#[derive(Debug, Clone)]
+enum Cache {
+    F32 { keys: Vec<f32>, values: Vec<f32> },
+    F16 { keys: Vec<u16>, values: Vec<u16> },
+}
+
 /// Keys and values of one layer for up to `capacity` positions.
 #[derive(Debug, Clone)]
 pub(crate) struct KvLayer {
     shape: AttentionShape,
-    capacity: usize,
-    keys: Vec<f32>,   // (n_kv_heads, capacity, head_dim)
-    values: Vec<f32>, // (n_kv_heads, capacity, head_dim)
+    capacity: usize, // a multiple of 16
+    /// Width of a value with its padding, a multiple of 16.
+    value_dim: usize,
+    /// Keys (n_kv_heads, capacity / 16, head_dim, 16) and values (n_kv_heads, capacity, value_dim).
+    cache: Cache,
 }
 
+/// How the cache stores numbers.
+trait Stored: Copy + 'static {
+    unsafe fn load<S: Simd>(p: *const Self) -> S::F;
+}
+
+impl Stored for f32 {
+    #[inline(always)]
+    unsafe fn load<S: Simd>(p: *const f32) -> S::F {
+        S::load(p)
+    }
+}
+
+impl Stored for u16 {
+    #[inline(always)]
+    unsafe fn load<S: Simd>(p: *const u16) -> S::F {
+        S::load_f16(p)
+    }
+}
+
+#[inline(always)]
+unsafe fn to_f16_kernel<S: Simd>(x: *const f32, n: usize, out: *mut u16) {
+    let whole = n - n % S::LANES;
+    for i in (0..whole).step_by(S::LANES) {
+        S::store_f16(out.add(i), S::load(x.add(i)));
+    }
+    if whole < n {
+        let mut buffer = [0u16; TILE];
+        S::store_f16(buffer.as_mut_ptr(), S::load_first(x.add(whole), n - whole));
+        std::ptr::copy_nonoverlapping(buffer.as_ptr(), out.add(whole), n - whole);
+    }
+}
+dispatch! { unsafe fn to_f16(x: *const f32, n: usize, out: *mut u16) = to_f16_kernel }
+
 impl KvLayer {
-    pub(crate) fn new(shape: AttentionShape, capacity: usize) -> KvLayer {
-        let len = shape.n_kv_heads * capacity * shape.head_dim;
-        KvLayer { shape, capacity, keys: vec![0.0; len], values: vec![0.0; len] }
+    /// An empty cache, of f32 or else f16.
+    pub(crate) fn new(shape: AttentionShape, capacity: usize, full_precision: bool) -> KvLayer {
+        let capacity = capacity.next_multiple_of(TILE);
+        let value_dim = shape.head_dim.next_multiple_of(TILE);
+        let keys = shape.n_kv_heads * capacity * shape.head_dim;
+        let values = shape.n_kv_heads * capacity * value_dim;
+        let cache = if full_precision {
+            Cache::F32 { keys: vec![0.0; keys], values: vec![0.0; values] }
+        } else {
+            Cache::F16 { keys: vec![0; keys], values: vec![0; values] }
+        };
+        KvLayer { shape, capacity, value_dim, cache }
     }
 
     /// Bytes that it holds.
     pub(crate) fn bytes(&self) -> usize {
-        size_of_val(&self.keys[..]) + size_of_val(&self.values[..])
+        match &self.cache {
+            Cache::F32 { keys, values } => size_of_val(&keys[..]) + size_of_val(&values[..]),
+            Cache::F16 { keys, values } => size_of_val(&keys[..]) + size_of_val(&values[..]),
+        }
     }
 
     /// Stores key and value, each (n_kv_heads, head_dim), of a position.
     pub(crate) fn store(&mut self, position: usize, key: &[f32], value: &[f32]) {
         let dim = self.shape.head_dim;
         for head in 0..self.shape.n_kv_heads {
-            let at = (head * self.capacity + position) * dim;
-            self.keys[at..at + dim].copy_from_slice(&key[head * dim..(head + 1) * dim]);
-            self.values[at..at + dim].copy_from_slice(&value[head * dim..(head + 1) * dim]);
+            let key_at = (head * self.capacity + position / TILE * TILE) * dim + position % TILE;
+            let value_at = (head * self.capacity + position) * self.value_dim;
+            let (key, value) = (&key[head * dim..(head + 1) * dim], &value[head * dim..(head + 1) * dim]);
+            match &mut self.cache {
+                Cache::F32 { keys, values } => {
+                    keys[key_at..].iter_mut().step_by(TILE).zip(key).for_each(|(k, v)| *k = *v);
+                    values[value_at..value_at + dim].copy_from_slice(value);
+                }
+                Cache::F16 { keys, values } => {
+                    let isa = Isa::current();
+                    let values = &mut values[value_at..value_at + dim];
+                    // SAFETY: the instruction set is one that the machine has; both sides hold `dim` numbers.
+                    unsafe { to_f16(isa, value.as_ptr(), dim, values.as_mut_ptr()) };
+                    for (part, key) in key.chunks(TILE).enumerate() {
+                        let mut buffer = [0u16; TILE];
+                        // SAFETY: as above; a part has at most TILE numbers.
+                        unsafe { to_f16(isa, key.as_ptr(), key.len(), buffer.as_mut_ptr()) };
+                        let keys = &mut keys[key_at + part * TILE * TILE..];
+                        keys.iter_mut().step_by(TILE).zip(&buffer[..key.len()]).for_each(|(k, v)| *k = *v);
+                    }
+                }
+            }
         }
     }
 }
@@ -66,12 +148,202 @@ impl Visible {
     }
 }
 
+/// Up to [`QUERIES`] queries of one key and value head.
+struct Group<T> {
+    keys: *const T,
+    values: *const T,
+    head_dim: usize,
+    value_dim: usize,
+    n: usize,
+    queries: [*const f32; QUERIES], // (head_dim) each
+    outs: [*mut f32; QUERIES],      // (head_dim) each
+    ranges: [(usize, usize); QUERIES],
+    scores: *mut f32, // (QUERIES, score_stride)
+    score_stride: usize,
+}
+
+/// The scores of QN queries, from number `q` on, for BN blocks of positions from `block` on.
+#[inline(always)]
+unsafe fn score<S: Simd, T: Stored, const QN: usize, const BN: usize>(g: &Group<T>, q: usize, block: usize) {
+    let mut sums = [[[S::zero(); 4]; BN]; QN];
+    for d in 0..g.head_dim {
+        for b in 0..BN {
+            let keys = g.keys.add(((block + b) * g.head_dim + d) * TILE);
+            for p in 0..S::PARTS {
+                let key = T::load::<S>(keys.add(p * S::LANES));
+                for i in 0..QN {
+                    let query = S::splat(*g.queries[q + i].add(d));
+                    sums[i][b][p] = S::fma(key, query, sums[i][b][p]);
+                }
+            }
+        }
+    }
+    let scale = S::splat(1.0 / (g.head_dim as f32).sqrt());
+    for i in 0..QN {
+        for b in 0..BN {
+            let scores = g.scores.add((q + i) * g.score_stride + (block + b) * TILE);
+            for p in 0..S::PARTS {
+                S::store(scores.add(p * S::LANES), S::mul(sums[i][b][p], scale));
+            }
+        }
+    }
+}
+
+/// Σ score · value over positions for QN queries from number `q` on and VN registers of dimensions from `d` on.
+#[inline(always)]
+unsafe fn mix<S: Simd, T: Stored, const QN: usize, const VN: usize>(
+    g: &Group<T>,
+    q: usize,
+    d: usize,
+    range: Range<usize>,
+    sums: &[f32; QUERIES],
+) {
+    let mut totals = [[S::zero(); VN]; QN];
+    for position in range {
+        let values = g.values.add(position * g.value_dim + d);
+        let mut v = [S::zero(); VN];
+        for j in 0..VN {
+            v[j] = T::load::<S>(values.add(j * S::LANES));
+        }
+        for i in 0..QN {
+            let weight = S::splat(*g.scores.add((q + i) * g.score_stride + position));
+            for j in 0..VN {
+                totals[i][j] = S::fma(weight, v[j], totals[i][j]);
+            }
+        }
+    }
+    for i in 0..QN {
+        let inverse = S::splat(1.0 / sums[q + i]);
+        for j in 0..VN {
+            let at = d + j * S::LANES;
+            let v = S::mul(totals[i][j], inverse);
+            if at + S::LANES <= g.head_dim {
+                S::store(g.outs[q + i].add(at), v);
+            } else if at < g.head_dim {
+                S::store_first(g.outs[q + i].add(at), g.head_dim - at, v);
+            }
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn attend_kernel<S: Simd, T: Stored>(g: &Group<T>) {
+    let mut lowest = usize::MAX;
+    let mut highest = 0;
+    for &(start, end) in &g.ranges[..g.n] {
+        lowest = lowest.min(start);
+        highest = highest.max(end);
+    }
+    let blocks = lowest / TILE..highest.div_ceil(TILE);
+    let mut q = 0;
+    while q < g.n {
+        let together = if g.n - q >= 2 { 2 } else { 1 };
+        let mut block = blocks.start;
+        while block < blocks.end {
+            match (together, blocks.end - block) {
+                (2, 2..) => {
+                    score::<S, T, 2, 2>(g, q, block);
+                    block += 2;
+                }
+                (2, _) => {
+                    score::<S, T, 2, 1>(g, q, block);
+                    block += 1;
+                }
+                (_, 4..) => {
+                    score::<S, T, 1, 4>(g, q, block);
+                    block += 4;
+                }
+                _ => {
+                    score::<S, T, 1, 1>(g, q, block);
+                    block += 1;
+                }
+            }
+        }
+        q += together;
+    }
+    let mut sums = [0.0; QUERIES];
+    for q in 0..g.n {
+        let (start, end) = g.ranges[q];
+        let scores = g.scores.add(q * g.score_stride);
+        for position in (blocks.start * TILE..start).chain(end..blocks.end * TILE) {
+            *scores.add(position) = f32::NEG_INFINITY;
+        }
+        let span = (blocks.start * TILE..blocks.end * TILE).step_by(S::LANES);
+        let mut max = S::splat(f32::NEG_INFINITY);
+        for i in span.clone() {
+            max = S::max(max, S::load(scores.add(i)));
+        }
+        let max = S::splat(S::max_lane(max));
+        let mut sum = S::zero();
+        for i in span {
+            let e = math::exp::<S>(S::sub(S::load(scores.add(i)), max));
+            S::store(scores.add(i), e);
+            sum = S::add(sum, e);
+        }
+        sums[q] = S::sum(sum);
+    }
+    let mut q = 0;
+    while q < g.n {
+        let together = if g.n - q >= 2 { 2 } else { 1 };
+        let mut d = 0;
+        while d < g.value_dim {
+            let range = lowest..highest;
+            let vectors = (g.value_dim - d) / S::LANES;
+            let step = match (together, vectors) {
+                (2, 4..) => {
+                    mix::<S, T, 2, 4>(g, q, d, range, &sums);
+                    4
+                }
+                (2, _) => {
+                    mix::<S, T, 2, 1>(g, q, d, range, &sums);
+                    1
+                }
+                (_, 4..) => {
+                    mix::<S, T, 1, 4>(g, q, d, range, &sums);
+                    4
+                }
+                (_, 2..) => {
+                    mix::<S, T, 1, 2>(g, q, d, range, &sums);
+                    2
+                }
+                _ => {
+                    mix::<S, T, 1, 1>(g, q, d, range, &sums);
+                    1
+                }
+            };
+            d += step * S::LANES;
+        }
+        q += together;
+    }
+}
+
+#[inline(always)]
+unsafe fn attend_f32_kernel<S: Simd>(g: &Group<f32>) {
+    attend_kernel::<S, f32>(g);
+}
+#[inline(always)]
+unsafe fn attend_f16_kernel<S: Simd>(g: &Group<u16>) {
+    attend_kernel::<S, u16>(g);
+}
+dispatch! { unsafe fn attend_f32(g: &Group<f32>) = attend_f32_kernel }
+dispatch! { unsafe fn attend_f16(g: &Group<u16>) = attend_f16_kernel }
+
+/// Chunks that the work is divided into at most; each has scratch of its own.
+fn max_chunks(n_threads: usize) -> usize {
+    if n_threads == 1 { 1 } else { 4 * n_threads }
+}
+
+/// Numbers of scratch that [`attention`] needs with `n_threads` threads over `capacity` positions.
+pub(crate) fn attention_scratch_len(n_threads: usize, capacity: usize) -> usize {
+    max_chunks(n_threads) * QUERIES * capacity.next_multiple_of(TILE)
+}
+
 /// Attention of each query over the cached positions that it sees: `out[i, h] = Σ_p softmax(q·k_p / √head_dim) · v_p`.
 ///
 /// `queries` is (n, query_stride) with the heads, (n_heads, head_dim), at the start of each row; `out` is
-/// (n, n_heads · head_dim); `scores` is scratch of at least `n_threads · capacity`.
+/// (n, n_heads · head_dim); `scores` is scratch of [`attention_scratch_len`].
 pub(crate) fn attention(
-    pool: &Pool,
+    compute: &Compute,
     kv: &KvLayer,
     visible: Visible,
     queries: &[f32],
@@ -79,33 +351,160 @@ pub(crate) fn attention(
     scores: &mut [f32],
     out: &mut [f32],
 ) {
-    let _ = pool;
     let AttentionShape { n_heads, n_kv_heads, head_dim } = kv.shape;
     let width = n_heads * head_dim;
-    let scale = 1.0 / (head_dim as f32).sqrt();
-    let group = n_heads / n_kv_heads;
-    for (i, (query, out)) in queries.chunks(query_stride).zip(out.chunks_exact_mut(width)).enumerate() {
-        let range = visible.range(i);
-        for head in 0..n_heads {
-            let query = &query[head * head_dim..(head + 1) * head_dim];
-            let base = head / group * kv.capacity;
-            let scores = &mut scores[..range.len()];
-            for (score, position) in scores.iter_mut().zip(range.clone()) {
-                let key = &kv.keys[(base + position) * head_dim..(base + position + 1) * head_dim];
-                *score = query.iter().zip(key).map(|(q, k)| q * k).sum::<f32>() * scale;
+    let n = out.len() / width;
+    if n == 0 {
+        return;
+    }
+    assert!(queries.len() >= (n - 1) * query_stride + width);
+    let longest = (0..n).map(|i| visible.range(i).end).max().unwrap_or(0);
+    assert!(longest <= kv.capacity && (0..n).all(|i| !visible.range(i).is_empty()));
+    // Query heads that read the same keys, and the groups that the queries of one key head form.
+    let sharing = n_heads / n_kv_heads;
+    let pairs = n * sharing;
+    let groups = pairs.div_ceil(QUERIES);
+    let tasks = n_kv_heads * groups;
+    let threads = compute.pool.n_threads();
+    let small = n * width * longest < 16 << 10;
+    let chunks = if small { 1 } else { tasks.min(max_chunks(threads)) };
+    let score_stride = longest.next_multiple_of(TILE);
+    assert!(scores.len() >= chunks * QUERIES * score_stride);
+    let (scores, out) = (Parts::new(scores), Parts::new(out));
+    let isa = compute.isa;
+    compute.pool.run(chunks, |chunk| {
+        let scores = scores.pointer(chunk * QUERIES * score_stride, QUERIES * score_stride);
+        for task in tasks * chunk / chunks..tasks * (chunk + 1) / chunks {
+            let (kv_head, first) = (task / groups, task % groups * QUERIES);
+            let mut group = Group {
+                keys: std::ptr::null(),
+                values: std::ptr::null(),
+                head_dim,
+                value_dim: kv.value_dim,
+                n: (pairs - first).min(QUERIES),
+                queries: [std::ptr::null(); QUERIES],
+                outs: [std::ptr::null_mut(); QUERIES],
+                ranges: [(0, 0); QUERIES],
+                scores,
+                score_stride,
+            };
+            for q in 0..group.n {
+                let (i, head) = ((first + q) / sharing, kv_head * sharing + (first + q) % sharing);
+                let range = visible.range(i);
+                group.ranges[q] = (range.start, range.end);
+                group.queries[q] = queries[i * query_stride + head * head_dim..].as_ptr();
+                group.outs[q] = out.pointer(i * width + head * head_dim, head_dim);
             }
-            let max = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-            let mut sum = 0.0;
-            for score in scores.iter_mut() {
-                *score = (*score - max).exp();
-                sum += *score;
+            let key_at = kv_head * kv.capacity * head_dim;
+            let value_at = kv_head * kv.capacity * kv.value_dim;
+            // SAFETY: the instruction set is one that the machine has. The ranges lie within the capacity, checked
+            // above, of this head's keys and values. Each task has queries of its own and so outputs of its own, and
+            // each chunk its own scratch.
+            unsafe {
+                match &kv.cache {
+                    Cache::F32 { keys, values } => attend_f32(
+                        isa,
+                        &Group {
+                            keys: keys[key_at..].as_ptr(),
+                            values: values[value_at..].as_ptr(),
+                            ..group
+                        },
+                    ),
+                    Cache::F16 { keys, values } => attend_f16(
+                        isa,
+                        &Group {
+                            keys: keys[key_at..].as_ptr(),
+                            values: values[value_at..].as_ptr(),
+                            head_dim: group.head_dim,
+                            value_dim: group.value_dim,
+                            n: group.n,
+                            queries: group.queries,
+                            outs: group.outs,
+                            ranges: group.ranges,
+                            scores: group.scores,
+                            score_stride: group.score_stride,
+                        },
+                    ),
+                }
             }
-            let out = &mut out[head * head_dim..(head + 1) * head_dim];
-            out.fill(0.0);
-            for (score, position) in scores.iter().zip(range.clone()) {
-                let value = &kv.values[(base + position) * head_dim..(base + position + 1) * head_dim];
-                let weight = score / sum;
-                out.iter_mut().zip(value).for_each(|(o, v)| *o += weight * v);
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::kernels::testing::{assert_close, each_isa, noise};
+    use crate::pool::Pool;
+
+    #[test]
+    fn every_instruction_set_agrees_with_the_formula() {
+        for (n_heads, n_kv_heads, head_dim, len) in
+            [(1, 1, 1, 1), (2, 2, 5, 17), (4, 2, 16, 40), (3, 1, 33, 70), (2, 2, 64, 100)]
+        {
+            let shape = AttentionShape { n_heads, n_kv_heads, head_dim };
+            let (width, kv_width) = (n_heads * head_dim, n_kv_heads * head_dim);
+            let stride = width + 3;
+            let queries = noise(len * stride, 1);
+            let round =
+                |v: Vec<f32>| v.into_iter().map(|v| half::f16::from_f32(v).to_f32()).collect::<Vec<_>>();
+            let (keys, values) = (round(noise(len * kv_width, 2)), round(noise(len * kv_width, 3)));
+            for visible in [
+                Visible::All(len),
+                Visible::Causal { first: 0, window: 0 },
+                Visible::Causal { first: 0, window: 7 },
+            ] {
+                let mut want = vec![0.0f64; len * width];
+                for (i, head) in (0..len).flat_map(|i| (0..n_heads).map(move |h| (i, h))) {
+                    let at = head / (n_heads / n_kv_heads) * head_dim;
+                    let query = &queries[i * stride + head * head_dim..][..head_dim];
+                    let weights: Vec<f64> = visible
+                        .range(i)
+                        .map(|p| {
+                            let key = &keys[p * kv_width + at..][..head_dim];
+                            let dot: f64 = query.iter().zip(key).map(|(q, k)| *q as f64 * *k as f64).sum();
+                            (dot / (head_dim as f64).sqrt()).exp()
+                        })
+                        .collect();
+                    for (p, weight) in visible.range(i).zip(&weights) {
+                        for d in 0..head_dim {
+                            want[i * width + head * head_dim + d] +=
+                                weight / weights.iter().sum::<f64>() * values[p * kv_width + at + d] as f64;
+                        }
+                    }
+                }
+                each_isa(|isa| {
+                    let mut results = Vec::new();
+                    for (n_threads, full_precision) in [(1, true), (3, true), (1, false), (3, false)] {
+                        let mut compute = Compute::new(&Arc::new(Pool::new(n_threads).unwrap()), 0, 0);
+                        compute.isa = isa;
+                        let mut kv = KvLayer::new(shape, len, full_precision);
+                        for p in 0..len {
+                            let row = p * kv_width..(p + 1) * kv_width;
+                            kv.store(p, &keys[row.clone()], &values[row]);
+                        }
+                        let mut scores = vec![f32::NAN; attention_scratch_len(n_threads, len)];
+                        let mut got = vec![f32::NAN; len * width];
+                        attention(&compute, &kv, visible, &queries, stride, &mut scores, &mut got);
+                        assert_close(&got, &want, 2e-6);
+                        results.push(got);
+                        // The last query alone gets the same bits.
+                        let alone = match visible {
+                            Visible::All(len) => Visible::All(len),
+                            Visible::Causal { window, .. } => Visible::Causal { first: len - 1, window },
+                        };
+                        let mut last = vec![f32::NAN; width];
+                        let query = &queries[(len - 1) * stride..];
+                        attention(&compute, &kv, alone, query, stride, &mut scores, &mut last);
+                        assert_eq!(last, results.last().unwrap()[(len - 1) * width..]);
+                    }
+                    assert!(
+                        results.windows(2).all(|pair| pair[0] == pair[1]),
+                        "{isa:?}: threads or cache matter"
+                    );
+                });
             }
         }
     }

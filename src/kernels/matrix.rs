@@ -4,19 +4,23 @@ use std::sync::Arc;
 
 use half::{bf16, f16};
 
-use crate::checkpoint::{Checkpoint, Dtype};
+use super::compute::{Compute, Parts};
+use super::float::{self, BF16, F16, F32};
+use super::quantized::{self, Int4, Int8};
+use crate::checkpoint::{Checkpoint, Dtype, StoredMatrix};
+use crate::config::Activation;
 use crate::error::Result;
 use crate::manifest::TensorSpec;
-use crate::pool::Pool;
+use crate::simd::TILE;
 
 /// The numbers of a matrix: a part of the mapped file where it is aligned, a copy elsewhere.
-enum Numbers<T: 'static> {
+pub(super) enum Numbers<T: 'static> {
     Mapped { file: Arc<Checkpoint>, start: usize, len: usize, kind: std::marker::PhantomData<T> },
     Owned(Vec<T>),
 }
 
 impl<T: bytemuck::Pod> Numbers<T> {
-    fn new(file: &Arc<Checkpoint>, bytes: &[u8]) -> Numbers<T> {
+    pub(super) fn new(file: &Arc<Checkpoint>, bytes: &[u8]) -> Numbers<T> {
         if cfg!(target_endian = "little") && bytemuck::try_cast_slice::<u8, T>(bytes).is_ok() {
             let start = bytes.as_ptr() as usize - file.bytes().as_ptr() as usize;
             return Numbers::Mapped {
@@ -40,7 +44,7 @@ impl<T: bytemuck::Pod> Numbers<T> {
         )
     }
 
-    fn slice(&self) -> &[T] {
+    pub(super) fn slice(&self) -> &[T] {
         match self {
             Numbers::Mapped { file, start, len, .. } => {
                 bytemuck::cast_slice(&file.bytes()[*start..*start + *len])
@@ -54,9 +58,12 @@ enum Storage {
     F32(Numbers<f32>),
     F16(Numbers<u16>),
     BF16(Numbers<u16>),
+    Int8(Int8),
+    Int4(Int4),
 }
 
-/// A weight matrix, (outputs, inputs), row-major, in the dtype of the file.
+/// A weight matrix, (outputs, inputs), row-major, in the dtype of the file; or quantized, in tiles (see
+/// [`crate::quantize`]).
 pub(crate) struct Matrix {
     rows: usize,
     cols: usize,
@@ -72,15 +79,24 @@ impl std::fmt::Debug for Matrix {
 impl Matrix {
     /// The matrix of a tensor; a convolution (outputs, inputs, kernel) is a matrix (outputs, inputs · kernel).
     pub(crate) fn load(file: &Arc<Checkpoint>, spec: &TensorSpec) -> Result<Matrix> {
-        let view = file.tensor(spec)?;
         let rows = spec.shape[0];
         Ok(Matrix {
             rows,
             cols: spec.len() / rows,
-            storage: match view.dtype {
-                Dtype::F32 => Storage::F32(Numbers::new(file, view.bytes)),
-                Dtype::F16 => Storage::F16(Numbers::new(file, view.bytes)),
-                Dtype::BF16 => Storage::BF16(Numbers::new(file, view.bytes)),
+            storage: match file.matrix(spec)? {
+                StoredMatrix::Float(view) => match view.dtype {
+                    Dtype::F32 => Storage::F32(Numbers::new(file, view.bytes)),
+                    Dtype::F16 => Storage::F16(Numbers::new(file, view.bytes)),
+                    Dtype::BF16 => Storage::BF16(Numbers::new(file, view.bytes)),
+                },
+                StoredMatrix::Int8 { packed, scales } => Storage::Int8(Int8 {
+                    packed: Numbers::new(file, packed),
+                    scales: Numbers::new(file, scales),
+                }),
+                StoredMatrix::Int4 { packed, scales } => Storage::Int4(Int4 {
+                    packed: Numbers::new(file, packed),
+                    scales: Numbers::new(file, scales),
+                }),
             },
         })
     }
@@ -95,6 +111,11 @@ impl Matrix {
         self.cols
     }
 
+    /// Whether its numbers have the full precision of f32.
+    pub(crate) fn is_f32(&self) -> bool {
+        matches!(self.storage, Storage::F32(_))
+    }
+
     /// Row `r` as f32, (cols).
     pub(crate) fn copy_row(&self, r: usize, out: &mut [f32]) {
         let range = r * self.cols..(r + 1) * self.cols;
@@ -106,37 +127,95 @@ impl Matrix {
             Storage::BF16(n) => {
                 out.iter_mut().zip(&n.slice()[range]).for_each(|(o, b)| *o = bf16::from_bits(*b).to_f32())
             }
+            Storage::Int8(matrix) => matrix.copy_row(self.cols, r, out),
+            Storage::Int4(matrix) => matrix.copy_row(self.cols, r, out),
         }
     }
-}
 
-/// Σ a·b, in eight interleaved sums.
-fn dot<T: Copy>(w: &[T], x: &[f32], to_f32: impl Fn(T) -> f32) -> f32 {
-    let mut lanes = [0.0f32; 8];
-    let (w8, w_rest) = w.as_chunks::<8>();
-    let (x8, x_rest) = x.as_chunks::<8>();
-    for (w, x) in w8.iter().zip(x8) {
-        for i in 0..8 {
-            lanes[i] += to_f32(w[i]) * x[i];
+    /// Bytes of its numbers.
+    fn bytes(&self) -> usize {
+        let n = self.rows * self.cols;
+        match &self.storage {
+            Storage::F32(_) => 4 * n,
+            Storage::F16(_) | Storage::BF16(_) => 2 * n,
+            Storage::Int8(_) => n,
+            Storage::Int4(_) => n / 2,
         }
     }
-    w_rest.iter().zip(x_rest).fold(lanes.iter().sum(), |sum, (w, x)| sum + to_f32(*w) * x)
 }
 
 /// `out[i, r] = Σ_c w[r, c] · x[i, c] + bias[r]` for x (n, cols) and out (n, rows).
-pub(crate) fn matmul(pool: &Pool, w: &Matrix, bias: Option<&[f32]>, x: &[f32], out: &mut [f32]) {
-    let _ = pool;
-    debug_assert_eq!(x.len() / w.cols * w.rows, out.len());
-    for r in 0..w.rows {
-        let row = r * w.cols..(r + 1) * w.cols;
-        let bias = bias.map_or(0.0, |b| b[r]);
-        for (x, out) in x.chunks_exact(w.cols).zip(out.chunks_exact_mut(w.rows)) {
-            out[r] = bias
-                + match &w.storage {
-                    Storage::F32(n) => dot(&n.slice()[row.clone()], x, |v| v),
-                    Storage::F16(n) => dot(&n.slice()[row.clone()], x, |b| f16::from_bits(b).to_f32()),
-                    Storage::BF16(n) => dot(&n.slice()[row.clone()], x, |b| bf16::from_bits(b).to_f32()),
-                };
-        }
+pub(crate) fn matmul(compute: &Compute, w: &Matrix, bias: Option<&[f32]>, x: &[f32], out: &mut [f32]) {
+    matmul_rows(compute, w, 0..w.rows, bias, None, x, out);
+}
+
+/// As [`matmul`], then the activation on each number of `out`; not SwiGLU, which takes two.
+pub(crate) fn matmul_activate(
+    compute: &Compute,
+    w: &Matrix,
+    bias: Option<&[f32]>,
+    activation: Activation,
+    x: &[f32],
+    out: &mut [f32],
+) {
+    debug_assert_ne!(activation, Activation::Swiglu);
+    matmul_rows(compute, w, 0..w.rows, bias, Some(activation), x, out);
+}
+
+/// As [`matmul`] for the outputs `rows` alone, which begin at a multiple of [`TILE`]: out is (n, rows.len()), and bias,
+/// where there is one, that of all outputs.
+pub(crate) fn matmul_rows(
+    compute: &Compute,
+    w: &Matrix,
+    rows: std::ops::Range<usize>,
+    bias: Option<&[f32]>,
+    activation: Option<Activation>,
+    x: &[f32],
+    out: &mut [f32],
+) {
+    let n = x.len() / w.cols;
+    let first = rows.start;
+    let width = rows.len();
+    assert!(x.len() == n * w.cols && out.len() == n * width);
+    assert!(rows.end <= w.rows && bias.is_none_or(|bias| bias.len() == w.rows));
+    assert_eq!(first % TILE, 0);
+    if n == 0 {
+        return;
     }
+    let quantized = compute.quantized.borrow_mut();
+    let mut quantized = quantized;
+    let is_quantized = matches!(w.storage, Storage::Int8(_) | Storage::Int4(_));
+    if is_quantized {
+        quantized.fill(compute, w.cols, x);
+    }
+    let quantized = &*quantized;
+    let isa = compute.isa;
+    let parts = Parts::new(out);
+    // Bytes for one row of x, where memory decides; operations for many.
+    let work = (w.bytes() / w.rows * width).max(n * width * w.cols / if is_quantized { 4 } else { 1 });
+    let unit = if is_quantized { TILE } else { float::UNIT };
+    compute.split(width, unit, work, |range| {
+        let rows = first + range.start..first + range.end;
+        // SAFETY: ranges do not overlap, so neither do the numbers of `out` that are computed; the instruction set is
+        // one that the machine has; sizes were checked above.
+        unsafe {
+            let out = float::Output { parts, start: range.start, stride: width };
+            match &w.storage {
+                Storage::F32(m) => float::product::<F32>(isa, m.slice(), w.cols, rows.clone(), x, &out),
+                Storage::F16(m) => float::product::<F16>(isa, m.slice(), w.cols, rows.clone(), x, &out),
+                Storage::BF16(m) => float::product::<BF16>(isa, m.slice(), w.cols, rows.clone(), x, &out),
+                Storage::Int8(m) => quantized::product8(isa, m, quantized, rows.clone(), &out),
+                Storage::Int4(m) => quantized::product4(isa, m, quantized, rows.clone(), &out),
+            }
+            for i in 0..n {
+                let out = out.row(i, range.len());
+                if let Some(bias) = bias {
+                    super::add_assign(out, &bias[rows.clone()]);
+                }
+                if let Some(activation) = activation {
+                    super::activation::activate_on(isa, activation, out, range.len());
+                }
+            }
+        }
+    });
 }

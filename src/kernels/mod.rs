@@ -1,21 +1,24 @@
 //! The arithmetic of the model, one operation a file: what the graph in `model` is written in.
 //!
-//! Buffers are row-major slices of f32; shapes stand in comments. Every kernel has a scalar definition.
+//! Buffers are row-major slices of f32; shapes stand in comments. Every kernel is written once, on the operations of
+//! [`crate::simd`], and runs on whichever instruction set the machine has.
+#![allow(unsafe_code)]
+// Blocks of registers are walked by number, several of them at once.
+#![allow(clippy::needless_range_loop)]
 
 mod activation;
 mod attention;
+mod compute;
+mod float;
+mod math;
 mod matrix;
 mod norm;
+pub(crate) mod quantized;
+#[cfg(test)]
+mod testing;
 
 pub(crate) use activation::{activate, curved_gelu, softcap};
-pub(crate) use attention::{AttentionShape, KvLayer, Visible, attention};
-pub(crate) use matrix::{Matrix, matmul};
-pub(crate) use norm::{layer_norm, rms_norm};
-
-/// x += y.
-pub(crate) fn add_assign(x: &mut [f32], y: &[f32]) {
-    debug_assert_eq!(x.len(), y.len());
-    for (x, y) in x.iter_mut().zip(y) {
-        *x += y;
-    }
-}
+pub(crate) use attention::{AttentionShape, KvLayer, Visible, attention, attention_scratch_len};
+pub(crate) use compute::Compute;
+pub(crate) use matrix::{Matrix, matmul, matmul_activate, matmul_rows};
+pub(crate) use norm::{add_assign, layer_norm, rms_norm};

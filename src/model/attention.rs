@@ -8,9 +8,9 @@ use super::positions::Rotary;
 use crate::checkpoint::Checkpoint;
 use crate::config::ModelConfig;
 use crate::error::Result;
-use crate::kernels::{AttentionShape, KvLayer, Visible, attention, rms_norm};
+use crate::kernels::{AttentionShape, Compute, KvLayer, Visible, attention, matmul_rows, rms_norm};
 use crate::manifest::{BlockTensors, TensorSpec};
-use crate::pool::Pool;
+use crate::simd::TILE;
 
 #[derive(Debug)]
 pub(crate) struct Attention {
@@ -41,9 +41,9 @@ impl Attention {
         })
     }
 
-    /// Room for the keys and values of `capacity` positions.
+    /// Room for the keys and values of `capacity` positions: as precise as the weights, f32 or else f16.
     pub(crate) fn new_cache(&self, capacity: usize) -> KvLayer {
-        KvLayer::new(self.shape, capacity)
+        KvLayer::new(self.shape, capacity, self.in_proj.weight.is_f32())
     }
 
     /// Width of the packed queries, keys and values.
@@ -57,7 +57,7 @@ impl Attention {
     /// replaced by its result. `qkv` is scratch of n · qkv_width, `mixed` of n · D.
     pub(crate) fn forward(
         &self,
-        pool: &Pool,
+        compute: &Compute,
         cache: &mut KvLayer,
         first: usize,
         rotary: Option<&Rotary>,
@@ -71,26 +71,47 @@ impl Attention {
         let (q_width, kv_width) = (n_heads * head_dim, n_kv_heads * head_dim);
         let n = x.len() / q_width;
         let stride = self.qkv_width();
-        let qkv = &mut qkv[..n * stride];
-        self.in_proj.forward(pool, x, qkv);
-        for (i, row) in qkv.chunks_exact_mut(stride).enumerate() {
-            let (qk, value) = row.split_at_mut(q_width + kv_width);
+        let skip = if last_only { n - 1 } else { 0 };
+        let prepare = |position: usize, heads: &mut [f32]| {
             if self.qk_norm {
-                rms_norm(qk, head_dim, None);
+                rms_norm(heads, head_dim, None);
             }
             if let Some(rotary) = rotary {
-                rotary.turn(first + i, qk);
+                rotary.turn(position, heads);
             }
-            cache.store(first + i, &qk[q_width..], value);
-        }
-        let skip = if last_only { n - 1 } else { 0 };
+        };
+        let queries = if skip > 0 && q_width.is_multiple_of(TILE) {
+            // The queries of the rows that do not ask are not needed.
+            let Linear { weight, bias } = &self.in_proj;
+            let bias = bias.as_deref();
+            let (query, kv) = qkv.split_at_mut(q_width);
+            let kv = &mut kv[..n * 2 * kv_width];
+            matmul_rows(compute, weight, 0..q_width, bias, None, &x[skip * q_width..], query);
+            matmul_rows(compute, weight, q_width..stride, bias, None, x, kv);
+            for (i, row) in kv.chunks_exact_mut(2 * kv_width).enumerate() {
+                let (key, value) = row.split_at_mut(kv_width);
+                prepare(first + i, key);
+                cache.store(first + i, key, value);
+            }
+            prepare(first + skip, query);
+            &*query
+        } else {
+            let qkv = &mut qkv[..n * stride];
+            self.in_proj.forward(compute, x, qkv);
+            for (i, row) in qkv.chunks_exact_mut(stride).enumerate() {
+                let (qk, value) = row.split_at_mut(q_width + kv_width);
+                prepare(first + i, qk);
+                cache.store(first + i, &qk[q_width..], value);
+            }
+            &qkv[skip * stride..]
+        };
         let visible = if self.causal {
             Visible::Causal { first: first + skip, window: self.window }
         } else {
             Visible::All(first + n)
         };
         let mixed = &mut mixed[..(n - skip) * q_width];
-        attention(pool, cache, visible, &qkv[skip * stride..], stride, scores, mixed);
-        self.out_proj.forward(pool, mixed, &mut x[..(n - skip) * q_width]);
+        attention(compute, cache, visible, queries, stride, scores, mixed);
+        self.out_proj.forward(compute, mixed, &mut x[..(n - skip) * q_width]);
     }
 }

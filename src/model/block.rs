@@ -10,9 +10,8 @@ use super::positions::Rotary;
 use crate::checkpoint::Checkpoint;
 use crate::config::ModelConfig;
 use crate::error::Result;
-use crate::kernels::{KvLayer, add_assign};
+use crate::kernels::{Compute, KvLayer, add_assign, attention_scratch_len};
 use crate::manifest::{BlockTensors, TensorSpec};
-use crate::pool::Pool;
 
 #[derive(Debug)]
 pub(crate) struct Block {
@@ -29,18 +28,24 @@ pub(crate) struct BlockScratch {
     branch: Vec<f32>, // (rows, D): what a residual branch computes
     mixed: Vec<f32>,  // (rows, D): attention's output before its projection
     wide: Vec<f32>,   // (rows, max(qkv_width, hidden_width))
-    scores: Vec<f32>, // (threads, positions)
+    scores: Vec<f32>, // scratch of the attention
 }
 
 impl BlockScratch {
     /// For `rows` rows that see `positions` positions.
-    pub(crate) fn new(blocks: &[Block], width: usize, pool: &Pool, rows: usize, positions: usize) -> Self {
+    pub(crate) fn new(
+        blocks: &[Block],
+        width: usize,
+        n_threads: usize,
+        rows: usize,
+        positions: usize,
+    ) -> Self {
         let wide = blocks.iter().map(|b| b.attention.qkv_width().max(b.feed_forward.hidden_width()));
         BlockScratch {
             branch: vec![0.0; rows * width],
             mixed: vec![0.0; rows * width],
             wide: vec![0.0; rows * wide.max().unwrap_or(0)],
-            scores: vec![0.0; pool.n_threads() * positions],
+            scores: vec![0.0; attention_scratch_len(n_threads, positions)],
         }
     }
 }
@@ -69,7 +74,7 @@ impl Block {
     /// or with `last_only` 1, which then is the first row of `x`.
     pub(crate) fn forward(
         &self,
-        pool: &Pool,
+        compute: &Compute,
         cache: &mut KvLayer,
         first: usize,
         rotary: Option<&Rotary>,
@@ -85,7 +90,7 @@ impl Block {
         if self.norm_first {
             self.norm1.forward(branch);
         }
-        self.attention.forward(pool, cache, first, rotary, last_only, branch, wide, scores, mixed);
+        self.attention.forward(compute, cache, first, rotary, last_only, branch, wide, scores, mixed);
         let rows = if last_only {
             x.copy_within((n - 1) * width.., 0);
             1
@@ -101,7 +106,7 @@ impl Block {
         if self.norm_first {
             self.norm2.forward(branch);
         }
-        self.feed_forward.forward(pool, branch, wide);
+        self.feed_forward.forward(compute, branch, wide);
         add_assign(x, branch);
         if !self.norm_first {
             self.norm2.forward(x);

@@ -11,9 +11,8 @@ use super::layers::{Linear, NormLayer};
 use crate::checkpoint::Checkpoint;
 use crate::config::{Activation, ConvPadding, ModelConfig, Norm};
 use crate::error::Result;
-use crate::kernels::activate;
+use crate::kernels::{Compute, activate};
 use crate::manifest::{ConvTensors, LinearTensors, TensorSpec};
-use crate::pool::Pool;
 
 /// One Conv1d.
 #[derive(Debug)]
@@ -60,7 +59,13 @@ impl Conv1d {
     }
 
     /// For x (padded_len, inputs), already padded; writes (output_len, outputs) to `out` and returns output_len.
-    pub(crate) fn forward(&self, pool: &Pool, x: &[f32], patches: &mut [f32], out: &mut [f32]) -> usize {
+    pub(crate) fn forward(
+        &self,
+        compute: &Compute,
+        x: &[f32],
+        patches: &mut [f32],
+        out: &mut [f32],
+    ) -> usize {
         let len = self.output_len(x.len() / self.inputs);
         let patches = &mut patches[..self.patches_len(len)];
         for (t, patch) in patches.chunks_exact_mut(self.inputs * self.kernel).enumerate() {
@@ -69,7 +74,7 @@ impl Conv1d {
                 row.iter().enumerate().for_each(|(c, v)| patch[c * self.kernel + j] = *v);
             }
         }
-        self.linear.forward(pool, patches, &mut out[..len * self.outputs()]);
+        self.linear.forward(compute, patches, &mut out[..len * self.outputs()]);
         len
     }
 }
@@ -160,7 +165,7 @@ impl ConvFrontend {
     /// Runs every layer on `x`, whose first `len` rows are the embeddings, in place; returns how many rows come out.
     pub(crate) fn forward(
         &self,
-        pool: &Pool,
+        compute: &Compute,
         history: &mut ConvHistory,
         x: &mut [f32],
         len: usize,
@@ -180,7 +185,7 @@ impl ConvFrontend {
             } else {
                 self.pad_sides(padded, layer.side_padding, len, width);
             }
-            len = layer.conv.forward(pool, padded, patches, x);
+            len = layer.conv.forward(compute, padded, patches, x);
             let outputs = layer.conv.outputs();
             activate(self.activation, &mut x[..len * outputs], outputs);
             if let Some(norm) = &layer.norm {

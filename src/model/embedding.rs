@@ -6,9 +6,8 @@ use std::sync::Arc;
 use crate::checkpoint::Checkpoint;
 use crate::config::VOCAB;
 use crate::error::Result;
-use crate::kernels::{Matrix, add_assign, matmul};
+use crate::kernels::{Compute, Matrix, add_assign, matmul};
 use crate::manifest::{ModelTensors, TensorSpec};
-use crate::pool::Pool;
 
 #[derive(Debug)]
 pub(crate) struct Embedding {
@@ -48,7 +47,7 @@ impl Embedding {
     /// The vectors of `bytes` into `out`, (n, E). `previous` is the byte before the first one; 0 at the start.
     pub(crate) fn forward(
         &self,
-        pool: &Pool,
+        compute: &Compute,
         previous: u8,
         bytes: &[u8],
         scratch: &mut [f32],
@@ -65,7 +64,7 @@ impl Embedding {
             previous = byte;
         }
         let projected = &mut projected[..out.len()];
-        matmul(pool, &bigram.projection, None, pairs, projected);
+        matmul(compute, &bigram.projection, None, pairs, projected);
         add_assign(out, projected);
     }
 }

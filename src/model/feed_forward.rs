@@ -6,9 +6,8 @@ use super::layers::Linear;
 use crate::checkpoint::Checkpoint;
 use crate::config::{Activation, ModelConfig};
 use crate::error::Result;
-use crate::kernels::{activate, curved_gelu};
+use crate::kernels::{Compute, activate, curved_gelu, matmul_activate};
 use crate::manifest::{BlockTensors, TensorSpec};
-use crate::pool::Pool;
 
 #[derive(Debug)]
 pub(crate) struct FeedForward {
@@ -38,17 +37,22 @@ impl FeedForward {
     }
 
     /// Replaces each row of x, (n, D), by its result. `hidden` is scratch of n · hidden_width.
-    pub(crate) fn forward(&self, pool: &Pool, x: &mut [f32], hidden: &mut [f32]) {
+    pub(crate) fn forward(&self, compute: &Compute, x: &mut [f32], hidden: &mut [f32]) {
         let n = x.len() / self.linear1.weight.cols();
         let width = self.hidden_width();
         let hidden = &mut hidden[..n * width];
-        self.linear1.forward(pool, x, hidden);
         let width = if self.gamma != 0.0 {
+            self.linear1.forward(compute, x, hidden);
             curved_gelu(self.gamma, hidden, width);
             width
-        } else {
+        } else if self.activation == Activation::Swiglu {
+            self.linear1.forward(compute, x, hidden);
             activate(self.activation, hidden, width)
+        } else {
+            let bias = self.linear1.bias.as_deref();
+            matmul_activate(compute, &self.linear1.weight, bias, self.activation, x, hidden);
+            width
         };
-        self.linear2.forward(pool, &hidden[..n * width], x);
+        self.linear2.forward(compute, &hidden[..n * width], x);
     }
 }

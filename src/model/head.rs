@@ -6,9 +6,8 @@ use super::layers::{NormLayer, load_vector};
 use crate::checkpoint::Checkpoint;
 use crate::config::{ModelConfig, VOCAB};
 use crate::error::Result;
-use crate::kernels::{Matrix, matmul, softcap};
+use crate::kernels::{Compute, Matrix, matmul, softcap};
 use crate::manifest::{ModelTensors, TensorSpec};
-use crate::pool::Pool;
 
 #[derive(Debug)]
 pub(crate) struct Head {
@@ -33,10 +32,10 @@ impl Head {
     }
 
     /// Logits, (n, 256), of the states in x, (n, output_dim), which are normalized in place.
-    pub(crate) fn forward(&self, pool: &Pool, embedding: &Matrix, x: &mut [f32], logits: &mut [f32]) {
+    pub(crate) fn forward(&self, compute: &Compute, embedding: &Matrix, x: &mut [f32], logits: &mut [f32]) {
         debug_assert_eq!(logits.len() % VOCAB, 0);
         self.norm.forward(x);
-        matmul(pool, self.weight.as_ref().unwrap_or(embedding), self.bias.as_deref(), x, logits);
+        matmul(compute, self.weight.as_ref().unwrap_or(embedding), self.bias.as_deref(), x, logits);
         if self.softcap > 0.0 {
             softcap(self.softcap, logits);
         }

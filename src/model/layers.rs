@@ -5,9 +5,8 @@ use std::sync::Arc;
 use crate::checkpoint::Checkpoint;
 use crate::config::Norm;
 use crate::error::Result;
-use crate::kernels::{Matrix, layer_norm, matmul, rms_norm};
+use crate::kernels::{Compute, Matrix, layer_norm, matmul, rms_norm};
 use crate::manifest::{LinearTensors, NormTensors, TensorSpec};
-use crate::pool::Pool;
 
 /// A tensor as f32 numbers.
 pub(crate) fn load_vector(file: &Arc<Checkpoint>, spec: &TensorSpec) -> Result<Vec<f32>> {
@@ -30,8 +29,8 @@ impl Linear {
     }
 
     /// For x (n, inputs) and y (n, outputs).
-    pub(crate) fn forward(&self, pool: &Pool, x: &[f32], y: &mut [f32]) {
-        matmul(pool, &self.weight, self.bias.as_deref(), x, y);
+    pub(crate) fn forward(&self, compute: &Compute, x: &[f32], y: &mut [f32]) {
+        matmul(compute, &self.weight, self.bias.as_deref(), x, y);
     }
 }
 

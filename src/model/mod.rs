@@ -28,7 +28,7 @@ pub(crate) use streams::{AggregatedState, StackState, Streams};
 use crate::backend::Engine;
 use crate::backend::cpu::CpuEngine;
 use crate::cancel::Cancel;
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, StoredMatrix};
 use crate::config::{Dropout, ModelConfig, Positions, VOCAB};
 use crate::error::{Error, Result};
 use crate::manifest::ModelTensors;
@@ -65,7 +65,9 @@ impl ModelOptions {
 /// The parts of a model, ready to compute on the CPU.
 #[derive(Debug)]
 pub(crate) struct Graph {
-    pub pool: Pool,
+    pub pool: Arc<Pool>,
+    /// Columns of the widest quantized matrix; 0 where there is none.
+    pub quantized_cols: usize,
     pub embedding: Embedding,
     pub conv_frontend: Option<ConvFrontend>,
     pub streams: Streams,
@@ -108,7 +110,8 @@ impl Model {
             None => None,
         };
         let graph = Graph {
-            pool: Pool::new(options.n_threads)?,
+            pool: Arc::new(Pool::new(options.n_threads)?),
+            quantized_cols: file.quantized_cols(),
             embedding: Embedding::load(&file, &specs)?,
             conv_frontend: ConvFrontend::load(&file, config, &specs.conv_frontend)?,
             streams: Streams::load(&file, config, &specs)?,
@@ -163,10 +166,19 @@ impl Model {
             let mut hash = Xxh3Default::new();
             hash.update(config.to_toml().as_bytes());
             for spec in ModelTensors::specs(&config).into_leaves() {
-                let tensor =
-                    self.inner.file.tensor(&spec).expect("the file was validated when it was opened");
-                hash.update(format!("\0{} {:?} {:?}\0", spec.name, tensor.dtype, tensor.shape).as_bytes());
-                hash.update(tensor.bytes);
+                match self.inner.file.matrix(&spec).expect("the file was validated when it was opened") {
+                    StoredMatrix::Float(tensor) => {
+                        let head = format!("\0{} {:?} {:?}\0", spec.name, tensor.dtype, tensor.shape);
+                        hash.update(head.as_bytes());
+                        hash.update(tensor.bytes);
+                    }
+                    StoredMatrix::Int8 { packed, scales } | StoredMatrix::Int4 { packed, scales } => {
+                        let head = format!("\0{} {} {:?}\0", spec.name, packed.len(), spec.shape);
+                        hash.update(head.as_bytes());
+                        hash.update(packed);
+                        hash.update(scales);
+                    }
+                }
             }
             hash.digest()
         })

@@ -11,9 +11,8 @@ use crate::cancel::Cancel;
 use crate::checkpoint::Checkpoint;
 use crate::config::ModelConfig;
 use crate::error::Result;
-use crate::kernels::KvLayer;
+use crate::kernels::{Compute, KvLayer};
 use crate::manifest::{BlockTensors, ModelTensors, TensorSpec};
-use crate::pool::Pool;
 
 /// Positions and blocks of one stream.
 #[derive(Debug)]
@@ -63,10 +62,10 @@ impl Stack {
     }
 
     /// State for a context of `positions`, of which at most `rows` go through at once.
-    pub(crate) fn new_state(&self, pool: &Pool, rows: usize, positions: usize) -> StackState {
+    pub(crate) fn new_state(&self, n_threads: usize, rows: usize, positions: usize) -> StackState {
         StackState {
             caches: self.blocks.iter().map(|block| block.new_cache(positions)).collect(),
-            scratch: BlockScratch::new(&self.blocks, self.width, pool, rows, positions),
+            scratch: BlockScratch::new(&self.blocks, self.width, n_threads, rows, positions),
         }
     }
 
@@ -74,7 +73,7 @@ impl Stack {
     /// or with `last_only` one, the last position's, which then is the first row of `x`.
     pub(crate) fn forward(
         &self,
-        pool: &Pool,
+        compute: &Compute,
         state: &mut StackState,
         first: usize,
         last_only: bool,
@@ -92,7 +91,7 @@ impl Stack {
             cancel.map_or(Ok(()), Cancel::check)?;
             let last_only = last_only && i + 1 == self.blocks.len();
             let rotary = self.rotary.as_ref();
-            rows = block.forward(pool, cache, first, rotary, last_only, x, self.width, &mut state.scratch);
+            rows = block.forward(compute, cache, first, rotary, last_only, x, self.width, &mut state.scratch);
         }
         Ok(rows)
     }
@@ -129,14 +128,14 @@ impl AggregatedState {
 
 impl Aggregated {
     /// State for a context whose frontend gives `positions` rows, of which at most `rows` arrive at once.
-    pub(crate) fn new_state(&self, pool: &Pool, rows: usize, positions: usize) -> AggregatedState {
+    pub(crate) fn new_state(&self, n_threads: usize, rows: usize, positions: usize) -> AggregatedState {
         let causal = self.start.is_some();
         let coarse_positions =
             if causal { positions / self.conv.stride() } else { self.conv.output_len(positions) };
         let coarse_rows = if causal { rows.div_ceil(self.conv.stride()) } else { coarse_positions };
         let history = if causal { (self.conv.kernel() - 1 + rows) * self.conv.inputs() } else { 0 };
         AggregatedState {
-            stack: self.stack.new_state(pool, coarse_rows, coarse_positions),
+            stack: self.stack.new_state(n_threads, coarse_rows, coarse_positions),
             input: vec![0.0; history],
             patches: vec![0.0; self.conv.patches_len(coarse_rows)],
             coarse: vec![0.0; coarse_rows * self.stack.width],
@@ -172,7 +171,7 @@ impl Aggregated {
     /// alone, which then is the last one.
     pub(crate) fn forward(
         &self,
-        pool: &Pool,
+        compute: &Compute,
         state: &mut AggregatedState,
         first: usize,
         last_only: bool,
@@ -183,8 +182,8 @@ impl Aggregated {
         let width = self.stack.width;
         let AggregatedState { stack, input, patches, coarse, current } = state;
         if self.start.is_none() {
-            let len = self.conv.forward(pool, arriving, patches, coarse);
-            self.stack.forward(pool, stack, 0, true, cancel, &mut coarse[..len * width])?;
+            let len = self.conv.forward(compute, arriving, patches, coarse);
+            self.stack.forward(compute, stack, 0, true, cancel, &mut coarse[..len * width])?;
             each(0, &coarse[..width]);
             return Ok(());
         }
@@ -198,9 +197,9 @@ impl Aggregated {
             // The window of coarse position j begins kernel - 1 rows before its last; so much history stands in front.
             let offset = (stride * begin + stride - 1 - first) * inputs;
             let len = ((end - begin - 1) * stride + self.conv.kernel()) * inputs;
-            self.conv.forward(pool, &input[offset..offset + len], patches, coarse);
+            self.conv.forward(compute, &input[offset..offset + len], patches, coarse);
             let rows = &mut coarse[..(end - begin) * width];
-            self.stack.forward(pool, stack, begin, false, cancel, rows)?;
+            self.stack.forward(compute, stack, begin, false, cancel, rows)?;
         }
         for i in if last_only { n - 1..n } else { 0..n } {
             let complete = (first + i + 1) / stride;
@@ -276,9 +275,9 @@ impl Streams {
     }
 
     /// Brings arriving vectors to the width of the byte stream: (n, arriving) → (n, D).
-    pub(crate) fn project(&self, pool: &Pool, arriving: &[f32], x: &mut [f32]) {
+    pub(crate) fn project(&self, compute: &Compute, arriving: &[f32], x: &mut [f32]) {
         match &self.projection {
-            Some(linear) => linear.forward(pool, arriving, x),
+            Some(linear) => linear.forward(compute, arriving, x),
             None => x.copy_from_slice(arriving),
         }
     }

@@ -45,7 +45,7 @@ pub fn run(arguments: &Arguments) -> Outcome {
     let (mut n_params, mut dtypes) = (0, BTreeMap::<&str, u64>::new());
     for spec in ModelTensors::specs(config).into_leaves() {
         n_params += spec.len() as u64;
-        *dtypes.entry(checkpoint.tensor(&spec)?.dtype.name()).or_default() += spec.len() as u64;
+        *dtypes.entry(checkpoint.matrix(&spec)?.kind_name()).or_default() += spec.len() as u64;
     }
     let metadata: BTreeMap<&String, &String> =
         checkpoint.metadata().iter().filter(|(key, _)| *key != CONFIG_KEY).collect();

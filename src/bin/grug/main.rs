@@ -3,10 +3,12 @@
 //! Here are the arguments and the way out; each subcommand has a file. A failure is one line on standard error,
 //! `grug: FILE: what`, and status 1; wrong usage is status 2, an interrupt 130.
 
+mod bench;
 mod generate;
 mod import;
 mod info;
 mod output;
+mod quantize;
 mod score;
 
 use std::process::ExitCode;
@@ -31,6 +33,8 @@ enum Command {
     Info(info::Arguments),
     Generate(generate::Arguments),
     Score(score::Arguments),
+    Quantize(quantize::Arguments),
+    Bench(bench::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -39,6 +43,8 @@ fn main() -> ExitCode {
         Command::Info(arguments) => info::run(&arguments),
         Command::Generate(arguments) => generate::run(&arguments),
         Command::Score(arguments) => score::run(&arguments),
+        Command::Quantize(arguments) => quantize::run(&arguments),
+        Command::Bench(arguments) => bench::run(&arguments),
     };
     match result {
         // Whoever read our output has had enough: that is no failure.

@@ -1,0 +1,223 @@
+#!/usr/bin/env python3
+"""Runs the same weights in this library, in llama.cpp and in PyTorch, and prints ratios of medians.
+
+    cargo build --release
+    python benches/peers.py --size M --threads 2 --llama-lib PATH/TO/libllama.so
+
+Needs numpy, safetensors and gguf from PyPI; llama-cpp-python (or its `llama_cpp` package on PYTHONPATH with
+LLAMA_CPP_LIB_PATH naming a folder with libllama) for llama.cpp; torch for PyTorch. What is missing is left out.
+The yardstick models are GPT-2 shaped with random weights, so that the same numbers fit a peer's format. Rounds are
+interleaved: what else the machine does falls on everybody alike.
+"""
+import argparse, ctypes, json, os, statistics, subprocess, sys, tempfile, time
+
+import numpy as np
+from safetensors.numpy import load_file
+
+SHAPES = {"S": (256, 4, 512), "M": (512, 8, 1024), "L": (1024, 12, 1024)}
+CONTEXTS = (0, 384)
+
+
+def write_gguf(path, tensors, size, kind):
+    """The yardstick as a GPT-2 model of llama.cpp, its matrices as `kind`."""
+    import gguf
+
+    d, layers, context = SHAPES[size]
+    writer = gguf.GGUFWriter(path, "gpt2")
+    writer.add_context_length(context)
+    writer.add_embedding_length(d)
+    writer.add_block_count(layers)
+    writer.add_feed_forward_length(4 * d)
+    writer.add_head_count(d // 64)
+    writer.add_layer_norm_eps(1e-5)
+    writer.add_tokenizer_model("no_vocab")
+    writer.add_vocab_size(256)
+    types = gguf.GGMLQuantizationType
+    wanted = {"F32": types.F32, "F16": types.F16, "Q8_0": types.Q8_0, "Q4_0": types.Q4_0}[kind]
+
+    def add(name, array, matrix=False):
+        array = np.ascontiguousarray(array, dtype=np.float32)
+        as_type = wanted if matrix else types.F32
+        writer.add_tensor(name, gguf.quantize(array, as_type), raw_dtype=as_type)
+
+    add("token_embd.weight", tensors["embedding.weight"], True)
+    add("position_embd.weight", tensors["positional_encoder.pos_embedding.weight"])
+    add("output_norm.weight", tensors["final_norm.weight"])
+    add("output_norm.bias", tensors["final_norm.bias"])
+    add("output.weight", tensors["fc_out.weight"], True)
+    for n in range(layers):
+        ours, theirs = f"transformer_encoder_layers.{n}.", f"blk.{n}."
+        for a, b in (("norm1", "attn_norm"), ("norm2", "ffn_norm")):
+            add(theirs + b + ".weight", tensors[ours + a + ".weight"])
+            add(theirs + b + ".bias", tensors[ours + a + ".bias"])
+        add(theirs + "attn_qkv.weight", tensors[ours + "self_attn.in_proj_weight"], True)
+        add(theirs + "attn_qkv.bias", tensors[ours + "self_attn.in_proj_bias"])
+        for a, b in (("self_attn.out_proj", "attn_output"), ("linear1", "ffn_up"), ("linear2", "ffn_down")):
+            add(theirs + b + ".weight", tensors[ours + a + ".weight"], True)
+            add(theirs + b + ".bias", tensors[ours + a + ".bias"])
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+class Llama:
+    def __init__(self, path, threads, context):
+        import llama_cpp as lib
+
+        self.lib = lib
+        lib.llama_backend_init()
+        self.quiet = lib.llama_log_callback(lambda level, text, user: None)
+        lib.llama_log_set(self.quiet, ctypes.c_void_p(0))
+        params = lib.llama_model_default_params()
+        self.model = lib.llama_model_load_from_file(path.encode(), params)
+        assert self.model, f"llama.cpp does not load {path}"
+        params = lib.llama_context_default_params()
+        params.n_ctx, params.n_batch, params.n_ubatch = context, 512, 512
+        params.n_threads = params.n_threads_batch = threads
+        self.context = lib.llama_init_from_model(self.model, params)
+        assert self.context
+
+    def feed(self, tokens):
+        array = (self.lib.llama_token * len(tokens))(*tokens)
+        result = self.lib.llama_decode(self.context, self.lib.llama_batch_get_one(array, len(tokens)))
+        assert result == 0, result
+        return self.lib.llama_get_logits(self.context)
+
+    def clear(self):
+        self.lib.llama_memory_clear(self.lib.llama_get_memory(self.context), True)
+
+    def decode(self, context, n):
+        self.clear()
+        self.feed(prompt(context + 1))
+        begin = time.perf_counter()
+        for i in range(n):
+            self.feed([i % 256])
+        return n / (time.perf_counter() - begin)
+
+    def prefill(self, n):
+        self.clear()
+        begin = time.perf_counter()
+        self.feed(prompt(n))
+        return n / (time.perf_counter() - begin)
+
+
+def prompt(n):
+    return [b"the quick brown fox "[i % 20] for i in range(n)]
+
+
+class Torch:
+    """Eager PyTorch with a cache of keys and values of its own."""
+
+    def __init__(self, tensors, size, threads):
+        import torch
+
+        torch.set_num_threads(threads)
+        self.torch = torch
+        self.d, self.layers, self.window = SHAPES[size]
+        self.t = {k: torch.from_numpy(v) for k, v in tensors.items()}
+        self.clear()
+
+    def clear(self):
+        shape = (self.layers, 2, self.d // 64, self.window, 64)
+        self.cache, self.len = self.torch.zeros(shape), 0
+
+    def feed(self, tokens):
+        torch, t, d = self.torch, self.t, self.d
+        f = torch.nn.functional
+        with torch.inference_mode():
+            n, end = len(tokens), self.len + len(tokens)
+            x = t["embedding.weight"][tokens] + t["positional_encoder.pos_embedding.weight"][self.len : end]
+            for i in range(self.layers):
+                p = f"transformer_encoder_layers.{i}."
+                h = f.layer_norm(x, (d,), t[p + "norm1.weight"], t[p + "norm1.bias"])
+                qkv = f.linear(h, t[p + "self_attn.in_proj_weight"], t[p + "self_attn.in_proj_bias"])
+                q, k, v = qkv.view(n, 3, d // 64, 64).permute(1, 2, 0, 3)
+                self.cache[i, 0, :, self.len : end] = k
+                self.cache[i, 1, :, self.len : end] = v
+                k, v = self.cache[i, :, :, :end]
+                h = f.scaled_dot_product_attention(q, k, v, is_causal=n > 1 and self.len == 0)
+                h = h.transpose(0, 1).reshape(n, d)
+                x = x + f.linear(h, t[p + "self_attn.out_proj.weight"], t[p + "self_attn.out_proj.bias"])
+                h = f.layer_norm(x, (d,), t[p + "norm2.weight"], t[p + "norm2.bias"])
+                h = f.gelu(f.linear(h, t[p + "linear1.weight"], t[p + "linear1.bias"]))
+                x = x + f.linear(h, t[p + "linear2.weight"], t[p + "linear2.bias"])
+            x = f.layer_norm(x[-1:], (d,), t["final_norm.weight"], t["final_norm.bias"])
+            self.len = end
+            return f.linear(x, t["fc_out.weight"], t["fc_out.bias"])
+
+    decode, prefill = Llama.decode, Llama.prefill
+
+
+class Grug:
+    """Our command, once a round."""
+
+    def __init__(self, command, path, threads):
+        self.arguments = [command, "bench", path, "--threads", str(threads), "--rounds", "1", "--json"]
+
+    def round(self):
+        medians = json.loads(subprocess.run(self.arguments, check=True, capture_output=True).stdout)["medians"]
+        return {"decode 0": medians["decode"], "decode 384": medians["decode_long"], "prefill": medians["prefill"]}
+
+
+def peer_round(peer, context):
+    quick = peer.decode(0, 2)
+    n = max(2, min(int(quick * 0.3), context // 8))
+    rates = {f"decode {c}": peer.decode(min(c, context // 2), n) for c in CONTEXTS}
+    rates["prefill"] = peer.prefill(min(512, context))
+    return rates
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", choices=SHAPES, default="S")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--grug", default="target/release/grug")
+    options = parser.parse_args()
+    context = SHAPES[options.size][2]
+    folder = tempfile.mkdtemp()
+    base = os.path.join(folder, "f32.safetensors")
+    subprocess.run([options.grug, "bench", options.size, "--keep", base, "--rounds", "1"], check=True, capture_output=True)
+    tensors = load_file(base)
+    pairs = [("F32", "f32"), ("F16", "f16"), ("Q8_0", "int8"), ("Q4_0", "int4")]
+    runners = {}
+    for theirs, ours in pairs:
+        path = base
+        if ours != "f32":
+            path = os.path.join(folder, ours + ".safetensors")
+            subprocess.run([options.grug, "quantize", base, "-o", path, "--to", ours], check=True, capture_output=True)
+        runners["grug " + ours] = Grug(options.grug, path, options.threads)
+        try:
+            gguf_path = os.path.join(folder, theirs + ".gguf")
+            write_gguf(gguf_path, tensors, options.size, theirs)
+            runners["llama.cpp " + theirs] = Llama(gguf_path, options.threads, context)
+        except ImportError as error:
+            print(f"llama.cpp is left out: {error}", file=sys.stderr)
+    try:
+        runners["torch f32"] = Torch(tensors, options.size, options.threads)
+    except ImportError as error:
+        print(f"PyTorch is left out: {error}", file=sys.stderr)
+    # The same weights must mean the same thing.
+    if "llama.cpp F32" in runners and "torch f32" in runners:
+        a, b = runners["llama.cpp F32"], runners["torch f32"]
+        a.clear(), b.clear()
+        theirs, other = np.ctypeslib.as_array(a.feed(prompt(9)), (256,)), b.feed(prompt(9)).numpy()[0]
+        print("llama.cpp and PyTorch differ by", np.abs(theirs - other + tensors["fc_out.bias"]).max(), file=sys.stderr)
+    results = {name: {} for name in runners}
+    for _ in range(options.rounds):
+        for name, runner in runners.items():
+            rates = runner.round() if isinstance(runner, Grug) else peer_round(runner, context)
+            for what, rate in rates.items():
+                results[name].setdefault(what, []).append(rate)
+    medians = {name: {w: statistics.median(r) for w, r in rates.items()} for name, rates in results.items()}
+    print(f"{options.size}, {options.threads} threads, bytes a second, medians of {options.rounds} interleaved rounds")
+    for name, rates in medians.items():
+        print(f"  {name:16}" + "".join(f"{w}: {r:9.1f}   " for w, r in rates.items()))
+    for theirs, ours in pairs:
+        if "llama.cpp " + theirs in medians:
+            ratio = {w: medians["grug " + ours][w] / r for w, r in medians["llama.cpp " + theirs].items()}
+            print(f"  {ours} against {theirs}: " + ", ".join(f"{w} {r:.2f}×" for w, r in ratio.items()))
+
+
+main()
