@@ -1,4 +1,4 @@
-//! Compiles `shim/shim.cpp` against libtorch and tells the linker where libtorch will be found when the program runs.
+//! Compiles the C++ in `shim/` against libtorch and tells the linker where libtorch will be found when the program runs.
 
 use std::path::{Path, PathBuf};
 use std::process::exit;
@@ -36,15 +36,17 @@ fn compile_shim(libtorch: &Path) {
     cc::Build::new()
         .cpp(true)
         .std("c++17")
-        // The shim is thin over libtorch, whose kernels are optimized already, except where it has loops of its own.
-        .opt_level(2)
+        // fused.cpp has loops of its own, which debug builds need fast too.
+        .opt_level(3)
+        .flag_if_supported("-fopenmp-simd")
+        .flag_if_supported("-fno-math-errno")
         .pic(true)
         .flag("-isystem")
         .flag(libtorch.join("include"))
         .define("_GLIBCXX_USE_CXX11_ABI", abi.as_str())
         .warnings(true)
         .extra_warnings(true)
-        .file("shim/shim.cpp")
+        .files(["shim/shim.cpp", "shim/fused.cpp"])
         .compile("grug_torch_shim");
 }
 

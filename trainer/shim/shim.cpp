@@ -1,19 +1,14 @@
 // What the trainer needs of libtorch and `tch` has no binding for. Twin of trainer/src/torch/ffi.rs, which declares
 // every function below; trainer/src/torch/ wraps them in safe ones.
 //
-// Conventions: a tensor is a pointer to an at::Tensor that the caller owns; a tensor returned is a new one that the
-// caller frees through tch. Every function returns NULL, or a message allocated with malloc when libtorch threw: no
-// C++ exception leaves this file.
-//
-// Only the headers of the operators in use are included; <torch/torch.h> would make this file ten times slower to
+// border.h has the conventions. Only the headers of the operators in use are included; <torch/torch.h> would make this file ten times slower to
 // compile.
+
+#include "border.h"
 
 #include <dlfcn.h>
 
-#include <cstdint>
-#include <cstdlib>
-#include <cstring>
-#include <exception>
+#include <cstdio>
 #include <mutex>
 #include <optional>
 #include <string>
@@ -23,7 +18,6 @@
 #include <ATen/DeviceAccelerator.h>
 #include <ATen/autocast_mode.h>
 #include <ATen/core/Generator.h>
-#include <ATen/core/Tensor.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/_amp_foreach_non_finite_check_and_unscale.h>
 #include <ATen/ops/_amp_update_scale.h>
@@ -37,22 +31,6 @@
 #include <ATen/ops/stack.h>
 
 namespace {
-
-using TensorPtr = at::Tensor *;
-
-/// Runs `body` and turns what it throws into the message that the border returns.
-template <typename Body> char *guarded(Body body) {
-  try {
-    body();
-    return nullptr;
-  } catch (const c10::Error &error) {
-    return strdup(error.what_without_backtrace());
-  } catch (const std::exception &error) {
-    return strdup(error.what());
-  } catch (...) {
-    return strdup("libtorch threw something that is no exception");
-  }
-}
 
 std::vector<at::Tensor> list(const TensorPtr *tensors, size_t n) {
   std::vector<at::Tensor> out;

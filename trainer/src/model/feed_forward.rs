@@ -5,6 +5,7 @@ use grug::manifest::BlockTensors;
 use tch::{Kind, Tensor};
 
 use super::{Pass, dropout, linear};
+use crate::torch::fused;
 
 /// (…, D) to (…, D).
 pub fn feed_forward(config: &ModelConfig, tensors: &BlockTensors<Tensor>, x: &Tensor, pass: Pass) -> Tensor {
@@ -13,7 +14,7 @@ pub fn feed_forward(config: &ModelConfig, tensors: &BlockTensors<Tensor>, x: &Te
         Activation::Gelu if config.ffn_gamma != 0.0 => curve(&h, config.ffn_gamma).gelu("none"),
         Activation::Gelu => h.gelu("none"),
         Activation::Relu => h.relu(),
-        Activation::Relu2 => h.relu().square(),
+        Activation::Relu2 => fused::relu2(&h).unwrap_or_else(|| h.relu().square()),
         Activation::Swiglu => {
             let halves = h.chunk(2, -1);
             halves[0].silu() * &halves[1]

@@ -22,6 +22,7 @@ use grug::init::initial_values;
 use grug::manifest::{LinearTensors, ModelTensors, NormTensors, TensorSpec};
 use tch::{Device, Kind, Tensor};
 
+use crate::torch::fused;
 use attention::Rotary;
 use embedding::SinusoidalTable;
 
@@ -192,7 +193,8 @@ fn normalize(x: &Tensor, kind: Norm, tensors: &NormTensors<Tensor>) -> Tensor {
         Norm::Layer => {
             x.layer_norm(&width[..], Some(&tensors.weight), tensors.bias.as_ref(), NORM_EPS as f64, false)
         }
-        Norm::Rms => x.rms_norm(&width[..], Some(&tensors.weight), NORM_EPS as f64),
+        Norm::Rms => fused::rms_norm(x, &tensors.weight, NORM_EPS as f64)
+            .unwrap_or_else(|| x.rms_norm(&width[..], Some(&tensors.weight), NORM_EPS as f64)),
     }
 }
 

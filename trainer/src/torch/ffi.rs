@@ -1,4 +1,4 @@
-//! The functions of shim/shim.cpp, which explains them. A tensor is a pointer to libtorch's own `at::Tensor`, the one
+//! The functions of the C++ in shim/, which explains them. A tensor is a pointer to libtorch's own `at::Tensor`, the one
 //! that `tch::Tensor::as_ptr` gives.
 
 use std::ffi::{c_char, c_void};
@@ -46,6 +46,18 @@ unsafe extern "C" {
         interval: i64,
     ) -> Message;
     pub fn grug_torch_forget_gradients(params: *const TensorPtr, n: usize) -> Message;
+    pub fn grug_torch_rms_norm(x: TensorPtr, weight: TensorPtr, eps: f64, out: *mut TensorPtr) -> Message;
+    pub fn grug_torch_split_heads(
+        packed: TensorPtr,
+        cos: TensorPtr,
+        sin: TensorPtr,
+        heads: i64,
+        kv_heads: i64,
+        normalize: i32,
+        eps: f64,
+        out: *mut TensorPtr,
+    ) -> Message;
+    pub fn grug_torch_relu2(x: TensorPtr, out: *mut TensorPtr) -> Message;
     pub fn grug_torch_rng_state(cuda_index: i32, out: *mut TensorPtr) -> Message;
     pub fn grug_torch_set_rng_state(cuda_index: i32, state: TensorPtr) -> Message;
     pub fn grug_torch_seed(cuda_index: i32, seed: u64) -> Message;

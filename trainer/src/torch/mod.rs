@@ -7,6 +7,7 @@
 
 mod device;
 mod ffi;
+pub mod fused;
 mod lists;
 mod precision;
 mod random;
