@@ -3,11 +3,12 @@
 
 mod native;
 
-use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 
-use native::{compile, files_in, have, libraries, model_files, root, run, scratch, valgrind};
+use native::{
+    compile, declared, exported, files_in, have, libraries, model_files, root, run, scratch, valgrind,
+};
 
 #[test]
 fn the_committed_header_is_what_the_sources_say() {
@@ -19,33 +20,14 @@ fn the_committed_header_is_what_the_sources_say() {
     );
 }
 
-/// Names of the functions that the header declares.
-fn declared() -> BTreeSet<String> {
-    let header = std::fs::read_to_string(root().join("include/grug.h")).unwrap();
-    header
-        .lines()
-        .filter(|line| line.starts_with("GRUG_API"))
-        .map(|line| {
-            let before = line.split('(').next().unwrap();
-            before.rsplit([' ', '*']).next().unwrap().to_string()
-        })
-        .collect()
-}
-
 #[test]
 fn exactly_the_functions_of_the_header_are_exported() {
     if !cfg!(target_os = "linux") || !have("nm") {
         return;
     }
-    let output = run(Command::new("nm").args(["-D", "--defined-only", "-f", "posix"]).arg(&libraries().0));
-    let exported: BTreeSet<String> = String::from_utf8(output.stdout)
-        .unwrap()
-        .lines()
-        .map(|line| line.split_whitespace().next().unwrap().to_string())
-        .collect();
     let declared = declared();
     assert!(declared.len() > 20 && declared.contains("grug_session_generate"), "{declared:?}");
-    assert_eq!(exported, declared);
+    assert_eq!(exported(&libraries().0), declared);
 }
 
 /// Every standard and compiler that a host may have, C++ too; warnings are errors.

@@ -2,6 +2,7 @@
 //! languages. A test that needs a tool which is not there says so and passes: "skipped: needs valgrind".
 #![allow(dead_code)] // each test program uses its own part
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::OnceLock;
@@ -168,4 +169,27 @@ pub fn files_in(folder: &str, extension: &str) -> Vec<PathBuf> {
     files.sort();
     assert!(!files.is_empty(), "{folder} has no .{extension}");
     files
+}
+
+/// Names of the functions that the header declares.
+pub fn declared() -> BTreeSet<String> {
+    let header = std::fs::read_to_string(root().join("include/grug.h")).unwrap();
+    header
+        .lines()
+        .filter(|line| line.starts_with("GRUG_API"))
+        .map(|line| {
+            let before = line.split('(').next().unwrap();
+            before.rsplit([' ', '*']).next().unwrap().to_string()
+        })
+        .collect()
+}
+
+/// Names of the symbols that a shared library exports.
+pub fn exported(library: &Path) -> BTreeSet<String> {
+    let output = run(Command::new("nm").args(["-D", "--defined-only", "-f", "posix"]).arg(library));
+    String::from_utf8(output.stdout)
+        .unwrap()
+        .lines()
+        .map(|line| line.split_whitespace().next().unwrap().to_string())
+        .collect()
 }
