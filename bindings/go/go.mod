@@ -1,0 +1,3 @@
+module grug
+
+go 1.24

@@ -1,0 +1,327 @@
+package grug
+
+/*
+#include <grug.h>
+*/
+import "C"
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"iter"
+	"runtime"
+	"sync"
+	"unsafe"
+)
+
+// SessionOptions say how a session behaves. The zero value is the default.
+type SessionOptions struct {
+	// MaxContext is how many bytes a prediction looks back on at most; 0 = the model's context.
+	MaxContext uint64
+	// NoSlide makes a full context an error, ErrFull, instead of forgetting the oldest bytes.
+	NoSlide bool
+}
+
+// Session is one stream of bytes. It is an io.Writer that feeds the model, and Reader is what the model writes.
+//
+// An empty session that is asked for a prediction begins with a byte 0 of its own, which Position does not count.
+type Session struct {
+	// mu is held during a call; nobody waits for it but Close.
+	mu      sync.Mutex
+	handles sessionHandles
+	cleanup runtime.Cleanup
+}
+
+// sessionHandles are what a session owns. The token is the session's own: contexts trigger it.
+type sessionHandles struct {
+	session *C.grug_session
+	cancel  *C.grug_cancel
+}
+
+func (h sessionHandles) free() {
+	C.grug_session_free(h.session)
+	C.grug_cancel_free(h.cancel)
+}
+
+// Why generation paused.
+type StopReason int
+
+const (
+	StopCapacity StopReason = C.GRUG_STOP_CAPACITY // as many bytes as were asked for
+	StopEndByte  StopReason = C.GRUG_STOP_END_BYTE // the model ended the document
+	StopSequence StopReason = C.GRUG_STOP_SEQUENCE // a stop sequence appeared; it is included
+	StopGrammar  StopReason = C.GRUG_STOP_GRAMMAR  // the grammar is complete
+)
+
+// NewSession makes an empty session. options may be nil.
+func (m *Model) NewSession(options *SessionOptions) (*Session, error) {
+	cancel := C.grug_cancel_new()
+	if cancel == nil {
+		return nil, &Error{Status: C.GRUG_ENOMEM}
+	}
+	var c C.grug_session_options
+	c.size = C.sizeof_grug_session_options
+	c.cancel = cancel
+	if options != nil {
+		c.max_context = C.uint64_t(options.MaxContext)
+		if options.NoSlide {
+			c.overflow = C.GRUG_OVERFLOW_ERROR
+		}
+	}
+	var handle *C.grug_session
+	var e C.grug_error
+	err := m.use(func(h *C.grug_model) error { return check(C.grug_session_new(h, &c, &handle, &e), &e) })
+	if err != nil {
+		C.grug_cancel_free(cancel)
+		return nil, err
+	}
+	s := &Session{handles: sessionHandles{handle, cancel}}
+	s.cleanup = runtime.AddCleanup(s, sessionHandles.free, s.handles)
+	return s, nil
+}
+
+// use lends the session to a call, which ctx may cancel.
+func (s *Session) use(ctx context.Context, call func(*C.grug_session) error) error {
+	if !s.mu.TryLock() {
+		return ErrBusy
+	}
+	defer s.mu.Unlock()
+	if s.handles.session == nil {
+		return ErrClosed
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	triggered := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		C.grug_cancel_trigger(s.handles.cancel)
+		close(triggered)
+	})
+	err := call(s.handles.session)
+	if !stop() {
+		<-triggered
+		C.grug_cancel_reset(s.handles.cancel)
+		if e, ok := err.(*Error); ok && e.Is(ErrCanceled) {
+			return fmt.Errorf("%w: %w", context.Cause(ctx), err)
+		}
+	}
+	return err
+}
+
+// Close frees the session, after the call that uses it.
+func (s *Session) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.handles.session != nil {
+		s.cleanup.Stop()
+		s.handles.free()
+		s.handles = sessionHandles{}
+	}
+	return nil
+}
+
+// Reset makes the session empty again.
+func (s *Session) Reset() error {
+	var e C.grug_error
+	return s.use(context.Background(), func(h *C.grug_session) error { return check(C.grug_session_reset(h, &e), &e) })
+}
+
+// Position is how many bytes were consumed, fed and generated.
+func (s *Session) Position() (uint64, error) {
+	var position uint64
+	err := s.use(context.Background(), func(h *C.grug_session) error {
+		position = uint64(C.grug_session_position(h))
+		return nil
+	})
+	return position, err
+}
+
+// Write feeds bytes. Where it fails, n of them were taken in.
+func (s *Session) Write(p []byte) (n int, err error) {
+	return s.Feed(context.Background(), p)
+}
+
+// Feed feeds bytes, until ctx is done. Where it fails, n of them were taken in.
+func (s *Session) Feed(ctx context.Context, p []byte) (n int, err error) {
+	var e C.grug_error
+	err = s.use(ctx, func(h *C.grug_session) error {
+		before := C.grug_session_position(h)
+		err := check(C.grug_session_feed(h, data(p), C.size_t(len(p)), &e), &e)
+		n = int(C.grug_session_position(h) - before)
+		return err
+	})
+	return n, err
+}
+
+// Next picks the next byte and takes it in. A nil sampler is greedy.
+func (s *Session) Next(ctx context.Context, sampler *Sampler) (byte, error) {
+	var e C.grug_error
+	var next C.int32_t
+	err := s.use(ctx, func(h *C.grug_session) error {
+		return sampler.use(func(picks *C.grug_sampler) error {
+			next = C.grug_session_next(h, picks, &e)
+			return check(next, &e)
+		})
+	})
+	return byte(next), err
+}
+
+// Generation says when to stop, and how to stream.
+type Generation struct {
+	// MaxBytes ends the text after as many; 0 = no limit.
+	MaxBytes int64
+	// Stops end the text after one of them appeared; 1 to 256 bytes each.
+	Stops [][]byte
+	// ChunkBytes is how many bytes a Read waits for at most; 0 = 1, so that a reader sees each byte at once.
+	ChunkBytes int
+}
+
+// generate fills a buffer.
+func (s *Session) generate(
+	ctx context.Context, sampler *Sampler, stops [][]byte, p []byte,
+) (n int, reason StopReason, err error) {
+	var pinner runtime.Pinner
+	defer pinner.Unpin()
+	list := make([]C.grug_bytes, len(stops))
+	for i, stop := range stops {
+		list[i] = C.grug_bytes{data: data(stop), len: C.size_t(len(stop))}
+		if len(stop) > 0 {
+			pinner.Pin(unsafe.SliceData(stop))
+		}
+	}
+	var e C.grug_error
+	var written C.size_t
+	err = s.use(ctx, func(h *C.grug_session) error {
+		return sampler.use(func(picks *C.grug_sampler) error {
+			status := C.grug_session_generate(h, picks, unsafe.SliceData(list), C.size_t(len(list)),
+				data(p), C.size_t(len(p)), &written, &e)
+			reason = StopReason(status)
+			return check(status, &e)
+		})
+	})
+	return int(written), reason, err
+}
+
+// Reader is text as the model writes it: each Read generates. It ends with io.EOF after MaxBytes bytes, a stop sequence or
+// the end byte, and with an error when ctx is done. Reason says why.
+type Reader struct {
+	// Reason is why the text ended, once Read has returned io.EOF.
+	Reason  StopReason
+	ctx     context.Context
+	session *Session
+	sampler *Sampler
+	g       Generation
+	done    int64
+	ended   bool
+}
+
+// Reader makes a reader of what the model writes. A nil sampler is greedy.
+func (s *Session) Reader(ctx context.Context, sampler *Sampler, g Generation) *Reader {
+	return &Reader{ctx: ctx, session: s, sampler: sampler, g: g}
+}
+
+// Read implements io.Reader.
+func (r *Reader) Read(p []byte) (int, error) {
+	if len(p) == 0 {
+		return 0, nil
+	}
+	if r.ended || (r.g.MaxBytes > 0 && r.done >= r.g.MaxBytes) {
+		return 0, io.EOF
+	}
+	p = p[:min(len(p), max(r.g.ChunkBytes, 1))]
+	if r.g.MaxBytes > 0 {
+		p = p[:min(int64(len(p)), r.g.MaxBytes-r.done)]
+	}
+	n, reason, err := r.session.generate(r.ctx, r.sampler, r.g.Stops, p)
+	r.done += int64(n)
+	if err == nil {
+		r.Reason = reason
+		r.ended = reason != StopCapacity
+	}
+	return n, err
+}
+
+// Bytes iterates over the text as the model writes it; the error, if any, comes last.
+//
+//	for b, err := range session.Bytes(ctx, sampler, grug.Generation{MaxBytes: 100}) { … }
+func (s *Session) Bytes(ctx context.Context, sampler *Sampler, g Generation) iter.Seq2[byte, error] {
+	return func(yield func(byte, error) bool) {
+		g.ChunkBytes = 1
+		reader := s.Reader(ctx, sampler, g)
+		var one [1]byte
+		for {
+			n, err := reader.Read(one[:])
+			if n > 0 && !yield(one[0], nil) {
+				return
+			}
+			if err == io.EOF {
+				return
+			}
+			if err != nil {
+				yield(0, err)
+				return
+			}
+		}
+	}
+}
+
+// Score feeds bytes and says how surprising they are together, in nats; divide by ln 2 for bits. nats may be nil, or
+// receives those of each byte.
+func (s *Session) Score(ctx context.Context, p []byte, nats []float32) (float64, error) {
+	if nats != nil && len(nats) != len(p) {
+		return 0, &Error{Status: C.GRUG_EINVAL, Message: fmt.Sprintf("%d numbers for %d bytes", len(nats), len(p))}
+	}
+	var e C.grug_error
+	var total C.double
+	err := s.use(ctx, func(h *C.grug_session) error {
+		to := (*C.float)(unsafe.Pointer(unsafe.SliceData(nats)))
+		return check(C.grug_session_score(h, data(p), C.size_t(len(p)), to, &total, &e), &e)
+	})
+	return float64(total), err
+}
+
+// Logits are those of the next byte.
+func (s *Session) Logits() (logits [256]float32, err error) {
+	var e C.grug_error
+	err = s.use(context.Background(), func(h *C.grug_session) error {
+		return check(C.grug_session_get_logits(h, (*C.float)(unsafe.Pointer(&logits)), &e), &e)
+	})
+	return logits, err
+}
+
+// Embedding fills the vector that the logits are computed from; its length must be the model's EmbeddingDim.
+func (s *Session) Embedding(vector []float32) error {
+	var e C.grug_error
+	return s.use(context.Background(), func(h *C.grug_session) error {
+		to := (*C.float)(unsafe.Pointer(unsafe.SliceData(vector)))
+		return check(C.grug_session_get_embedding(h, to, C.size_t(len(vector)), &e), &e)
+	})
+}
+
+// Rewind undoes the last n bytes, exactly; ErrRewind where that is too far, and nothing has changed.
+func (s *Session) Rewind(n uint64) error {
+	var e C.grug_error
+	return s.use(context.Background(), func(h *C.grug_session) error {
+		return check(C.grug_session_rewind(h, C.uint64_t(n), &e), &e)
+	})
+}
+
+// MarshalBinary is the session as bytes, which another session of the model continues from.
+func (s *Session) MarshalBinary() (state []byte, err error) {
+	err = s.use(context.Background(), func(h *C.grug_session) (err error) {
+		state, err = sized(func(to *C.char, n *C.size_t, e *C.grug_error) C.int32_t {
+			return C.grug_session_save(h, (*C.uint8_t)(unsafe.Pointer(to)), n, e)
+		})
+		return err
+	})
+	return state, err
+}
+
+// UnmarshalBinary makes the session what a saved one was.
+func (s *Session) UnmarshalBinary(state []byte) error {
+	var e C.grug_error
+	return s.use(context.Background(), func(h *C.grug_session) error {
+		return check(C.grug_session_restore(h, data(state), C.size_t(len(state)), &e), &e)
+	})
+}
