@@ -62,3 +62,28 @@ fn the_go_module_passes_its_tests() {
         run(&mut go);
     }
 }
+
+/// The packed package is installed into an empty project, which compiles the addon.
+#[cfg(target_os = "linux")]
+#[test]
+fn the_node_package_passes_its_tests() {
+    if !have("node") || !have("npm") || !have("cc") {
+        return;
+    }
+    let project = scratch().join("node");
+    let _ = std::fs::remove_dir_all(&project);
+    std::fs::create_dir_all(&project).unwrap();
+    let prefix = scratch().join("node-prefix");
+    let mut install = Command::new(root().join("scripts/install"));
+    run(install.arg("--from").arg(libraries().1.parent().unwrap()).arg(&prefix));
+
+    let package = root().join("bindings/node");
+    let mut pack = command("npm");
+    run(pack.args(["pack", "--silent", "--pack-destination"]).arg(&project).current_dir(&package));
+    std::fs::write(project.join("package.json"), "{ \"name\": \"host\", \"private\": true }\n").unwrap();
+    let mut npm = command("npm");
+    npm.args(["install", "--offline", "--no-audit", "--no-fund", "./grug-0.1.0.tgz"]).current_dir(&project);
+    run(npm.env("GRUG_PREFIX", &prefix));
+    std::fs::copy(package.join("test/grug.test.mjs"), project.join("grug.test.mjs")).unwrap();
+    run(command("node").args(["--test", "grug.test.mjs"]).current_dir(&project));
+}

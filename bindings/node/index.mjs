@@ -1,0 +1,3 @@
+import grug from './index.cjs';
+
+export const { Model, Session, Sampler, version } = grug;
