@@ -163,7 +163,7 @@ class Grug:
 def peer_round(peer, context):
     quick = peer.decode(0, 2)
     n = max(2, min(int(quick * 0.3), context // 8))
-    rates = {f"decode {c}": peer.decode(min(c, context // 2), n) for c in CONTEXTS}
+    rates = {f"decode {c}": peer.decode(min(c, context * 3 // 4), n) for c in CONTEXTS}
     rates["prefill"] = peer.prefill(min(512, context))
     return rates
 
@@ -174,6 +174,7 @@ def main():
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--grug", default="target/release/grug")
+    parser.add_argument("--kinds", default="f32,f16,int8,int4", help="which of our weights, with llama.cpp's like")
     options = parser.parse_args()
     context = SHAPES[options.size][2]
     folder = tempfile.mkdtemp()
@@ -181,6 +182,7 @@ def main():
     subprocess.run([options.grug, "bench", options.size, "--keep", base, "--rounds", "1"], check=True, capture_output=True)
     tensors = load_file(base)
     pairs = [("F32", "f32"), ("F16", "f16"), ("Q8_0", "int8"), ("Q4_0", "int4")]
+    pairs = [pair for pair in pairs if pair[1] in options.kinds.split(",")]
     runners = {}
     for theirs, ours in pairs:
         path = base

@@ -148,7 +148,7 @@ pub fn run(arguments: &Arguments) -> Outcome {
     // Enough bytes for some tenths of a second.
     let quick = decode_rate(&model, 0, 2)?;
     let n = ((quick * 0.3) as usize).clamp(2, room / 8);
-    let long_context = 384.min(room / 2);
+    let long_context = 384.min(room * 3 / 4);
     let prefill = 512.min(room);
 
     let mut rates: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
