@@ -19,7 +19,7 @@
 //!
 //! ```text
 //!   ffi (C) ──► session ──► model (the graph) ──► backend (an engine for each device) ──► kernels, pool
-//!                  └──────► sampler ──► rng
+//!                  └──────► sampler ──► grammar, rng
 //!   ground floor, used by all and by the trainer:
 //!   error ◄ config ◄ manifest, positions, init ◄ checkpoint, import
 //! ```
@@ -29,6 +29,7 @@
 //! - [`model`] is the graph, a file for each part, with a twin of the same name in the trainer.
 //! - [`session`] owns a stream of bytes: context, sliding, generating, scoring. It computes nothing itself.
 //! - [`sampler`] chooses a byte from logits, from a counter-based generator ([`rng`]).
+//! - [`grammar`] says which bytes may come: a regular expression, GBNF or a JSON Schema as an automaton over bytes.
 //!
 //! Unsafe code is confined to the rooms that say so (`ffi`, `pool`, `kernels`, the one mapping in [`checkpoint`]).
 #![deny(unsafe_code)]
@@ -39,6 +40,7 @@ pub mod checkpoint;
 pub mod config;
 pub mod error;
 pub mod ffi;
+pub mod grammar;
 #[cfg(feature = "import")]
 pub mod import;
 pub mod init;
@@ -56,6 +58,7 @@ pub(crate) mod simd;
 pub use cancel::Cancel;
 pub use config::ModelConfig;
 pub use error::{Error, ErrorKind, Result};
+pub use grammar::{Grammar, GrammarKind};
 pub use model::{Model, ModelOptions};
 pub use sampler::{Sampler, SamplerOptions};
 pub use session::{Overflow, Session, SessionOptions, Step, StopReason, next_batch};

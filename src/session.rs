@@ -66,7 +66,7 @@ pub enum StopReason {
     EndByte,
     /// One of the stop sequences is complete.
     Sequence,
-    /// The grammar is complete.
+    /// The text is complete by its grammar, and nothing more may come.
     Grammar,
 }
 
@@ -167,6 +167,14 @@ impl Session {
         self.engine.state_bytes()
     }
 
+    /// Whether the bytes so far are enough to predict from: one is for most models, but a parallel bidirectional one
+    /// that does not pad needs those of its aggregated stream's kernel.
+    pub fn can_predict(&self) -> bool {
+        let config = self.model.config();
+        let len = if config.pad_short_input { self.max_context } else { self.context.len().max(1) };
+        config.is_causal() || config.check_input_len(len).is_ok()
+    }
+
     /// Back to an empty session.
     pub fn reset(&mut self) {
         self.engine.clear();
@@ -229,11 +237,13 @@ impl Session {
         Ok(self.engine.embedding())
     }
 
-    /// Chooses the next byte and takes it in. On an error no draw is used up.
+    /// Chooses the next byte and takes it in. Where the sampler's constraints let the text end, the model's end byte may
+    /// come too. On an error no draw is used up.
     pub fn next(&mut self, sampler: &mut Sampler) -> Result<u8> {
         self.check_room(1)?;
         self.cancel.as_ref().map_or(Ok(()), Cancel::check)?;
-        let byte = sampler.pick(self.logits()?)?;
+        let end_byte = self.model.end_byte();
+        let byte = sampler.choose(self.logits()?, end_byte)?;
         // It passes through the model when the byte after it is asked for: a text's last byte costs nothing.
         self.append(&[byte]);
         self.generated += 1;
@@ -258,6 +268,9 @@ impl Session {
             )));
         }
         for slot in out {
+            if sampler.is_finished() {
+                return Ok(StopReason::Grammar);
+            }
             let byte = self.next(sampler)?;
             *slot = byte;
             *n += 1;
@@ -268,7 +281,7 @@ impl Session {
                 return Ok(StopReason::Sequence);
             }
         }
-        Ok(StopReason::Capacity)
+        Ok(if sampler.is_finished() { StopReason::Grammar } else { StopReason::Capacity })
     }
 
     /// Takes in bytes while measuring how surprising they are: returns the sum of -ln p over them, in nats, and writes

@@ -6,7 +6,10 @@ use common::{
     ALL, CAUSAL_MODERN, CAUSAL_PARALLEL, CAUSAL_PLAIN, random_model, random_model_on, relative_difference,
     some_bytes,
 };
-use grug::{Cancel, ErrorKind, Overflow, Sampler, SamplerOptions, Session, SessionOptions, StopReason};
+use grug::{
+    Cancel, ErrorKind, Grammar, GrammarKind, Overflow, Sampler, SamplerOptions, Session, SessionOptions,
+    StopReason,
+};
 
 fn session(toml: &str) -> Session {
     Session::new(&random_model(toml), &SessionOptions::default()).unwrap()
@@ -282,4 +285,55 @@ fn a_smaller_context_is_for_causal_models() {
     let too_much = SessionOptions { max_context: 25, ..Default::default() };
     let error = Session::new(&random_model(CAUSAL_PLAIN), &too_much).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+}
+
+/// Options of a sampler that keeps to a grammar.
+fn constrained(kind: GrammarKind, source: &str, seed: u64) -> SamplerOptions {
+    let grammar = Some(Grammar::new(kind, source).unwrap());
+    SamplerOptions { seed, temperature: 1.0, grammar, ..Default::default() }
+}
+
+#[test]
+fn generation_stops_where_a_grammar_is_complete() {
+    for (name, toml) in ALL {
+        let mut session = session(toml);
+        session.feed(b"some text").unwrap();
+        let options = constrained(GrammarKind::Regex, "[0-9]{3}-(é|x){2}", 3);
+        for capacity in [1, 4, 100] {
+            let mut sampler = Sampler::new(&options).unwrap();
+            let mut text = Vec::new();
+            loop {
+                let (mut out, mut n) = (vec![0; capacity], 0);
+                let reason = session.generate(&mut sampler, &[], &mut out, &mut n).unwrap();
+                text.extend_from_slice(&out[..n]);
+                if reason == StopReason::Grammar {
+                    break;
+                }
+                assert_eq!((reason, n), (StopReason::Capacity, capacity));
+            }
+            assert!(options.grammar.as_ref().unwrap().matches(&text), "{name}: {text:?}");
+            let (mut out, mut n) = ([0; 3], 9);
+            let again = session.generate(&mut sampler, &[], &mut out, &mut n).unwrap();
+            assert_eq!((again, n), (StopReason::Grammar, 0));
+            assert_eq!(session.next(&mut sampler).unwrap_err().kind(), ErrorKind::DeadEnd);
+        }
+    }
+}
+
+#[test]
+fn an_untrained_model_writes_valid_json_under_a_schema() {
+    let schema = r#"{"type": "object", "required": ["name", "tags"], "properties": {
+        "name": {"type": "string", "maxLength": 8}, "age": {"type": "integer", "minimum": 0, "maximum": 130},
+        "tags": {"type": "array", "items": {"enum": ["a", "b", null]}, "maxItems": 3}}}"#;
+    let mut session = session(CAUSAL_MODERN);
+    for seed in 0..8 {
+        session.reset();
+        let mut sampler = Sampler::new(&constrained(GrammarKind::JsonSchema, schema, seed)).unwrap();
+        let (mut out, mut n) = ([0; 1000], 0);
+        let reason = session.generate(&mut sampler, &[], &mut out, &mut n).unwrap();
+        assert_eq!(reason, StopReason::Grammar);
+        let value: serde_json::Value = serde_json::from_slice(&out[..n]).unwrap();
+        assert!(value["name"].as_str().unwrap().chars().count() <= 8);
+        assert!(value["tags"].as_array().unwrap().len() <= 3);
+    }
 }

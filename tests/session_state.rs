@@ -67,8 +67,8 @@ fn rewinding_is_never_having_been_fed() {
         let window = model.rewind_bytes() as usize;
         let bytes = some_bytes(140, 9);
         // From and to places before, at and after each slide; by chunks and after a prediction or not.
-        for from in [8, window, window + 1, 60, 61, 62, 73, 140] {
-            for back in [1, 2, 3, 5, window / 2, window - 1, window].into_iter().filter(|b| b + 6 <= from) {
+        for from in [9, window, window + 1, 61, 140] {
+            for back in [1, 3, window / 2, window - 1, window].into_iter().filter(|b| b + 6 <= from) {
                 let mut session = session_of(&model);
                 session.feed(&bytes[..from - 3]).unwrap();
                 if from % 2 == 0 {

@@ -96,6 +96,7 @@ unsafe fn read_options(opt: *const grug_sampler_options) -> Result<SamplerOption
         top_k: c.top_k,
         top_p: c.top_p,
         min_p: c.min_p,
+        ..Default::default()
     })
 }
 

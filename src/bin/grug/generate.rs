@@ -78,6 +78,7 @@ pub fn run(arguments: &Arguments) -> Outcome {
         top_k: arguments.top_k,
         top_p: arguments.top_p,
         min_p: arguments.min_p,
+        ..Default::default()
     };
     let mut sampler = Sampler::new(&options).map_err(|e| Failure::Usage(e.message().into()))?;
     let prompt = prompt(arguments)?;

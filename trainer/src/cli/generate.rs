@@ -51,6 +51,7 @@ pub fn run(args: &Args) -> Result<()> {
         top_k: args.top_k,
         top_p: args.top_p,
         min_p: args.min_p,
+        ..Default::default()
     })?;
     let failed = |e: std::io::Error| Error::new(ErrorKind::Io, format!("writing the text: {e}"));
     let mut out = std::io::stdout().lock();
