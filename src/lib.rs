@@ -27,6 +27,7 @@
 //! - [`config`] is the one schema of a model, [`manifest`] the one list of its tensors; the trainer asks there too.
 //! - [`checkpoint`] reads, validates and atomically writes the one file that a model is.
 //! - [`model`] is the graph, a file for each part, with a twin of the same name in the trainer.
+//! - [`compress`](mod@compress) codes bytes losslessly by what a session predicts.
 //! - [`session`] owns a stream of bytes: context, sliding, generating, scoring. It computes nothing itself.
 //! - [`sampler`] chooses a byte from logits, from a counter-based generator ([`rng`]).
 //! - [`grammar`] says which bytes may come: a regular expression, GBNF or a JSON Schema as an automaton over bytes.
@@ -37,6 +38,7 @@
 pub(crate) mod backend;
 pub mod cancel;
 pub mod checkpoint;
+pub mod compress;
 pub mod config;
 pub mod error;
 pub mod ffi;
@@ -56,6 +58,7 @@ pub mod session;
 pub(crate) mod simd;
 
 pub use cancel::Cancel;
+pub use compress::{compress, compress_bound, decompress, decompressed_len};
 pub use config::ModelConfig;
 pub use error::{Error, ErrorKind, Result};
 pub use grammar::{Grammar, GrammarKind};

@@ -56,7 +56,7 @@ impl CpuEngine {
         let aggregated = graph.streams.aggregated.as_ref();
         Ok(CpuEngine {
             graph: graph.clone(),
-            compute: Compute::new(&graph.pool, stack_rows.max(rows), graph.quantized_cols),
+            compute: Compute::new(&graph.pool, stack_rows.max(rows), graph.quantized_cols, graph.portable),
             config: config.clone(),
             causal,
             pad_to: if config.pad_short_input { context } else { 0 },

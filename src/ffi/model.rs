@@ -129,6 +129,7 @@ unsafe fn read_options(opt: *const grug_model_options) -> Result<ModelOptions> {
         mmap: c.flags & GRUG_MODEL_NO_MMAP == 0,
         // SAFETY: by contract.
         cancel: unsafe { token(c.cancel) },
+        ..Default::default()
     })
 }
 

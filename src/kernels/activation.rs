@@ -1,6 +1,7 @@
 //! Nonlinearities, elementwise.
 #![allow(unsafe_op_in_unsafe_fn, reason = "every kernel asks what the operations of `Simd` ask")]
 
+use super::compute::Compute;
 use super::math;
 use crate::config::Activation;
 use crate::simd::{Isa, Simd, dispatch};
@@ -59,8 +60,8 @@ dispatch! {
 
 /// Applies a nonlinearity to each row of `x`, (rows, width), in place, and returns the width of the result: the same
 /// width, or for SwiGLU half of it. Then the results are packed: the first `rows · width / 2` numbers of `x`.
-pub(crate) fn activate(kind: Activation, x: &mut [f32], width: usize) -> usize {
-    activate_on(Isa::current(), kind, x, width)
+pub(crate) fn activate(compute: &Compute, kind: Activation, x: &mut [f32], width: usize) -> usize {
+    activate_on(compute.isa, kind, x, width)
 }
 
 pub(super) fn activate_on(isa: Isa, kind: Activation, x: &mut [f32], width: usize) -> usize {
@@ -89,8 +90,8 @@ pub(super) fn activate_on(isa: Isa, kind: Activation, x: &mut [f32], width: usiz
 }
 
 /// The published curved GELU on each row of `x`, (rows, width): `gelu(h / (1 + γ·e))` with `e = ½·Σ h²` of the row.
-pub(crate) fn curved_gelu(gamma: f32, x: &mut [f32], width: usize) {
-    let isa = Isa::current();
+pub(crate) fn curved_gelu(compute: &Compute, gamma: f32, x: &mut [f32], width: usize) {
+    let isa = compute.isa;
     for row in x.chunks_exact_mut(width) {
         let energy = 0.5 * super::norm::sum_of_squares(isa, row);
         // SAFETY: the instruction set is one that the machine has.
@@ -99,9 +100,9 @@ pub(crate) fn curved_gelu(gamma: f32, x: &mut [f32], width: usize) {
 }
 
 /// c·tanh(x / c) on every number.
-pub(crate) fn softcap(cap: f32, x: &mut [f32]) {
+pub(crate) fn softcap(compute: &Compute, cap: f32, x: &mut [f32]) {
     // SAFETY: the instruction set is one that the machine has.
-    unsafe { bend(Isa::current(), x, cap) };
+    unsafe { bend(compute.isa, x, cap) };
 }
 
 #[cfg(test)]

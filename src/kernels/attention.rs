@@ -478,7 +478,7 @@ mod tests {
                 each_isa(|isa| {
                     let mut results = Vec::new();
                     for (n_threads, full_precision) in [(1, true), (3, true), (1, false), (3, false)] {
-                        let mut compute = Compute::new(&Arc::new(Pool::new(n_threads).unwrap()), 0, 0);
+                        let mut compute = Compute::new(&Arc::new(Pool::new(n_threads).unwrap()), 0, 0, false);
                         compute.isa = isa;
                         let mut kv = KvLayer::new(shape, len, full_precision);
                         for p in 0..len {

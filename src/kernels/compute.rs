@@ -19,10 +19,12 @@ pub(crate) struct Compute {
 
 impl Compute {
     /// With room for the products of `rows` rows with quantized matrices of at most `cols` columns.
-    pub(crate) fn new(pool: &Arc<Pool>, rows: usize, cols: usize) -> Compute {
+    ///
+    /// `portable`: with the scalar set, whatever the machine has, whose results have the same bits everywhere.
+    pub(crate) fn new(pool: &Arc<Pool>, rows: usize, cols: usize, portable: bool) -> Compute {
         Compute {
             pool: pool.clone(),
-            isa: Isa::current(),
+            isa: if portable { Isa::Scalar } else { Isa::current() },
             quantized: RefCell::new(QuantizedRows::new(rows, cols)),
         }
     }

@@ -1,6 +1,7 @@
 //! Normalizations of rows.
 #![allow(unsafe_op_in_unsafe_fn, reason = "every kernel asks what the operations of `Simd` ask")]
 
+use super::compute::Compute;
 use crate::config::NORM_EPS;
 use crate::simd::{Isa, Simd, dispatch};
 
@@ -123,8 +124,8 @@ pub(crate) fn add_assign(x: &mut [f32], y: &[f32]) {
 }
 
 /// LayerNorm of each row of `x`, (rows, width), in place: zero mean and unit variance, then gain and bias.
-pub(crate) fn layer_norm(x: &mut [f32], weight: &[f32], bias: Option<&[f32]>) {
-    layer_norm_on(Isa::current(), x, weight, bias);
+pub(crate) fn layer_norm(compute: &Compute, x: &mut [f32], weight: &[f32], bias: Option<&[f32]>) {
+    layer_norm_on(compute.isa, x, weight, bias);
 }
 
 fn layer_norm_on(isa: Isa, x: &mut [f32], weight: &[f32], bias: Option<&[f32]>) {
@@ -137,8 +138,8 @@ fn layer_norm_on(isa: Isa, x: &mut [f32], weight: &[f32], bias: Option<&[f32]>) 
 }
 
 /// RMSNorm of each row of `x`, (rows, width), in place: unit mean square, then the gain where there is one.
-pub(crate) fn rms_norm(x: &mut [f32], width: usize, weight: Option<&[f32]>) {
-    rms_norm_on(Isa::current(), x, width, weight);
+pub(crate) fn rms_norm(compute: &Compute, x: &mut [f32], width: usize, weight: Option<&[f32]>) {
+    rms_norm_on(compute.isa, x, width, weight);
 }
 
 fn rms_norm_on(isa: Isa, x: &mut [f32], width: usize, weight: Option<&[f32]>) {

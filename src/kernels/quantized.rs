@@ -470,7 +470,7 @@ mod tests {
                 for (rows, n) in [(1, 1), (16, 1), (37, 1), (17, 2), (33, 5), (20, 13)] {
                     let w = noise(rows * cols, 1);
                     let x = noise(n * cols, 2);
-                    let mut compute = Compute::new(&pool, n, cols);
+                    let mut compute = Compute::new(&pool, n, cols, false);
                     compute.isa = isa;
                     let mut q = compute.quantized.borrow_mut();
                     q.fill(&compute, cols, &x);

@@ -74,7 +74,7 @@ impl Attention {
         let skip = if last_only { n - 1 } else { 0 };
         let prepare = |position: usize, heads: &mut [f32]| {
             if self.qk_norm {
-                rms_norm(heads, head_dim, None);
+                rms_norm(compute, heads, head_dim, None);
             }
             if let Some(rotary) = rotary {
                 rotary.turn(position, heads);

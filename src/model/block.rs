@@ -88,7 +88,7 @@ impl Block {
         let branch = &mut branch[..x.len()];
         branch.copy_from_slice(x);
         if self.norm_first {
-            self.norm1.forward(branch);
+            self.norm1.forward(compute, branch);
         }
         self.attention.forward(compute, cache, first, rotary, last_only, branch, wide, scores, mixed);
         let rows = if last_only {
@@ -100,16 +100,16 @@ impl Block {
         let (x, branch) = (&mut x[..rows * width], &mut branch[..rows * width]);
         add_assign(x, branch);
         if !self.norm_first {
-            self.norm1.forward(x);
+            self.norm1.forward(compute, x);
         }
         branch.copy_from_slice(x);
         if self.norm_first {
-            self.norm2.forward(branch);
+            self.norm2.forward(compute, branch);
         }
         self.feed_forward.forward(compute, branch, wide);
         add_assign(x, branch);
         if !self.norm_first {
-            self.norm2.forward(x);
+            self.norm2.forward(compute, x);
         }
         rows
     }

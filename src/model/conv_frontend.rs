@@ -187,9 +187,9 @@ impl ConvFrontend {
             }
             len = layer.conv.forward(compute, padded, patches, x);
             let outputs = layer.conv.outputs();
-            activate(self.activation, &mut x[..len * outputs], outputs);
+            activate(compute, self.activation, &mut x[..len * outputs], outputs);
             if let Some(norm) = &layer.norm {
-                norm.forward(&mut x[..len * outputs]);
+                norm.forward(compute, &mut x[..len * outputs]);
             }
         }
         len

@@ -43,11 +43,11 @@ impl FeedForward {
         let hidden = &mut hidden[..n * width];
         let width = if self.gamma != 0.0 {
             self.linear1.forward(compute, x, hidden);
-            curved_gelu(self.gamma, hidden, width);
+            curved_gelu(compute, self.gamma, hidden, width);
             width
         } else if self.activation == Activation::Swiglu {
             self.linear1.forward(compute, x, hidden);
-            activate(self.activation, hidden, width)
+            activate(compute, self.activation, hidden, width)
         } else {
             let bias = self.linear1.bias.as_deref();
             matmul_activate(compute, &self.linear1.weight, bias, self.activation, x, hidden);

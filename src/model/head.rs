@@ -34,10 +34,10 @@ impl Head {
     /// Logits, (n, 256), of the states in x, (n, output_dim), which are normalized in place.
     pub(crate) fn forward(&self, compute: &Compute, embedding: &Matrix, x: &mut [f32], logits: &mut [f32]) {
         debug_assert_eq!(logits.len() % VOCAB, 0);
-        self.norm.forward(x);
+        self.norm.forward(compute, x);
         matmul(compute, self.weight.as_ref().unwrap_or(embedding), self.bias.as_deref(), x, logits);
         if self.softcap > 0.0 {
-            softcap(self.softcap, logits);
+            softcap(compute, self.softcap, logits);
         }
     }
 }

@@ -56,10 +56,10 @@ impl NormLayer {
     }
 
     /// Normalizes each row of x, (n, width), in place.
-    pub(crate) fn forward(&self, x: &mut [f32]) {
+    pub(crate) fn forward(&self, compute: &Compute, x: &mut [f32]) {
         match self.kind {
-            Norm::Layer => layer_norm(x, &self.weight, self.bias.as_deref()),
-            Norm::Rms => rms_norm(x, self.weight.len(), Some(&self.weight)),
+            Norm::Layer => layer_norm(compute, x, &self.weight, self.bias.as_deref()),
+            Norm::Rms => rms_norm(compute, x, self.weight.len(), Some(&self.weight)),
         }
     }
 }

@@ -45,13 +45,16 @@ pub struct ModelOptions {
     pub n_threads: usize,
     /// Map the file (the default) instead of reading it into memory.
     pub mmap: bool,
+    /// Compute logits whose bits are the same on every machine, instruction set and thread count, however bytes are
+    /// fed: on the CPU, with scalar kernels in a fixed order. Slower. Compression needs it.
+    pub portable: bool,
     /// Stops loading when triggered.
     pub cancel: Option<Cancel>,
 }
 
 impl Default for ModelOptions {
     fn default() -> ModelOptions {
-        ModelOptions { n_threads: 0, mmap: true, cancel: None }
+        ModelOptions { n_threads: 0, mmap: true, portable: false, cancel: None }
     }
 }
 
@@ -68,6 +71,8 @@ pub(crate) struct Graph {
     pub pool: Arc<Pool>,
     /// Columns of the widest quantized matrix; 0 where there is none.
     pub quantized_cols: usize,
+    /// Whether results have the same bits on every machine.
+    pub portable: bool,
     pub embedding: Embedding,
     pub conv_frontend: Option<ConvFrontend>,
     pub streams: Streams,
@@ -112,6 +117,7 @@ impl Model {
         let graph = Graph {
             pool: Arc::new(Pool::new(options.n_threads)?),
             quantized_cols: file.quantized_cols(),
+            portable: options.portable,
             embedding: Embedding::load(&file, &specs)?,
             conv_frontend: ConvFrontend::load(&file, config, &specs.conv_frontend)?,
             streams: Streams::load(&file, config, &specs)?,
@@ -192,6 +198,11 @@ impl Model {
     /// The most bytes that [`Session::save`](crate::Session::save) gives.
     pub fn saved_session_bytes(&self) -> u64 {
         max_saved_bytes(self.config().window_bytes()) as u64
+    }
+
+    /// Whether its logits have the same bits everywhere; see [`ModelOptions::portable`].
+    pub fn is_portable(&self) -> bool {
+        self.inner.graph.portable
     }
 
     /// Whether both are handles of one model.

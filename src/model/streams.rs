@@ -84,7 +84,7 @@ impl Stack {
             positions.add(first, x);
         }
         if let Some(norm) = &self.input_norm {
-            norm.forward(x);
+            norm.forward(compute, x);
         }
         let mut rows = x.len() / self.width;
         for (i, (block, cache)) in self.blocks.iter().zip(&mut state.caches).enumerate() {
