@@ -2,3 +2,8 @@
 
 #[path = "../../tests/pth/mod.rs"]
 pub mod pth;
+
+pub mod small;
+
+#[path = "../../tests/calls/mod.rs"]
+pub mod calls;

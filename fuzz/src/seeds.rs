@@ -3,8 +3,9 @@
 use std::fs;
 use std::path::Path;
 
-use grug::ModelConfig;
+use grug::{ModelConfig, Session, SessionOptions, compress};
 use grug_fuzz::pth::Pth;
+use grug_fuzz::small::with_model;
 
 fn main() -> std::io::Result<()> {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
@@ -29,5 +30,12 @@ fn main() -> std::io::Result<()> {
                 attention_window = 9\nbigram_dim = 3\nlogit_softcap = 15.0\n\
                 conv_frontend = { channels = [10, 14], kernels = [4, 3] }\n";
     config = ModelConfig::from_toml(toml).expect("a valid configuration");
-    put("config", "causal", config.to_toml().as_bytes())
+    put("config", "causal", config.to_toml().as_bytes())?;
+    with_model(|model| {
+        let mut session = Session::new(model, &SessionOptions::default()).expect("a session");
+        session.feed(b"some text that is longer than the context").expect("bytes");
+        put("session_state", "fed", &session.save())?;
+        let archive = compress(model, &SessionOptions::default(), b"aaaaaaaaaaaaaaaa").expect("an archive");
+        put("archive", "small", &archive)
+    })
 }
