@@ -1,6 +1,6 @@
 use std::path::PathBuf;
 
-use grug::error::{Error, Result};
+use grug::error::{Error, ErrorKind, Result};
 
 use super::console::Console;
 use super::prepare::prepare_and_report;
@@ -51,9 +51,23 @@ impl Args {
     }
 }
 
+/// Refuses settings that nothing reads yet: a setting is used or refused, never ignored.
+fn refuse_unsupported(run: &RunConfig) -> Result<()> {
+    let refuse = |text: String| Err(Error::new(ErrorKind::Unsupported, text));
+    if run.profiler.enabled {
+        return refuse("profiler.enabled = true: this version has no profiler yet".into());
+    }
+    if run.training.keep_last > 1 {
+        let n = run.training.keep_last;
+        return refuse(format!("training.keep_last = {n}: this version keeps the last checkpoint alone"));
+    }
+    Ok(())
+}
+
 pub fn run(args: &Args) -> Result<()> {
     let device = args.device.select()?;
     let mut run = args.configuration()?;
+    refuse_unsupported(&run)?;
     if let Some(threads) = args.device.threads {
         run.training.threads = threads;
     }
