@@ -3,6 +3,10 @@ use std::path::PathBuf;
 use grug::error::Result;
 
 use crate::dataset::prepare::{Preparation, prepare};
+use crate::telemetry::ByteProgress;
+
+/// Fewer bytes than this are done before anyone could read how far they are.
+const SHOWN_FROM: u64 = 64 << 20;
 
 /// Join text files into one file of bytes to train on
 #[derive(Debug, clap::Args)]
@@ -40,7 +44,15 @@ pub fn run(args: &Args) -> Result<()> {
 
 /// Prepares and says what was done.
 pub fn prepare_and_report(job: &Preparation) -> Result<()> {
-    let done = prepare(job, &mut |_| {})?;
+    let mut shown: Option<ByteProgress> = None;
+    let done = prepare(job, &mut |at| {
+        let bar = shown.get_or_insert_with(|| ByteProgress::new(at.total, at.total < SHOWN_FROM));
+        bar.update(at.done, &at.file.display().to_string());
+    });
+    if let Some(bar) = shown {
+        bar.finish();
+    }
+    let done = done?;
     let path = done.path.display();
     if done.made_up > 0 {
         eprintln!("made up {} files of text", done.made_up);

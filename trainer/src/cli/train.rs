@@ -6,9 +6,9 @@ use super::console::Console;
 use super::prepare::prepare_and_report;
 use super::{DeviceArgs, stop_flag};
 use crate::config::{PRESETS, RunConfig};
-use crate::dataset::Corpus;
-use crate::dataset::prepare::Preparation;
-use crate::telemetry::RunFolder;
+use crate::dataset::prepare::{Preparation, find_files};
+use crate::dataset::{Corpus, Layout};
+use crate::telemetry::{Plan, RunFolder};
 use crate::train::{Files, Outcome, train};
 
 /// Train a model
@@ -27,6 +27,9 @@ pub struct Args {
     /// Go on with the run in its folder
     #[arg(long)]
     resume: bool,
+    /// Say what the run would be (parameters, operations, memory, windows) and do nothing
+    #[arg(long, conflicts_with = "resume")]
+    dry_run: bool,
     #[command(flatten)]
     device: DeviceArgs,
 }
@@ -64,7 +67,31 @@ fn refuse_unsupported(run: &RunConfig) -> Result<()> {
     Ok(())
 }
 
+/// Bytes of the corpus that a run would train on, whether it is prepared already or not.
+fn corpus_len(run: &RunConfig) -> Result<u64> {
+    if !run.needs_preparation() || run.prepared_path().exists() && !run.data.force_prepare {
+        return Ok(Corpus::open(&run.prepared_path())?.len());
+    }
+    find_files(&run.data.sources)?
+        .iter()
+        .try_fold(0, |sum, file| Ok(sum + file.metadata().map_err(|e| Error::io("reading", file, e))?.len()))
+}
+
+/// Prints what the run would be.
+fn describe(run: &RunConfig) -> Result<()> {
+    let layout = Layout::new(run, corpus_len(run)?, 0, 1).map_err(|e| e.at("[data]"))?;
+    let plan = Plan::new(run, layout.total_steps, layout.sampler.windows_per_epoch(), 1)?;
+    println!("{plan}\n{layout}");
+    for warning in &layout.warnings {
+        println!("{warning}");
+    }
+    Ok(())
+}
+
 pub fn run(args: &Args) -> Result<()> {
+    if args.dry_run {
+        return describe(&args.configuration()?);
+    }
     let device = args.device.select()?;
     let mut run = args.configuration()?;
     refuse_unsupported(&run)?;

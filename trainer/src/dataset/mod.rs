@@ -10,6 +10,7 @@
 
 mod corpus;
 mod dummy;
+mod layout;
 mod npy;
 mod permutation;
 pub mod prepare;
@@ -17,6 +18,7 @@ mod split;
 mod windows;
 
 pub use corpus::Corpus;
+pub use layout::Layout;
 pub use permutation::Permutation;
 pub use split::Split;
 pub use windows::{WindowSampler, Windows, validation_offsets};

@@ -102,7 +102,7 @@ pub fn train(
     };
     let first_step = trainer.progress().step;
     observer.start(&trainer.plan()?, first_step)?;
-    for note in notes {
+    for note in trainer.layout().warnings.iter().cloned().chain(notes) {
         observer.note(first_step, &note)?;
     }
     let clock = Clock::default();

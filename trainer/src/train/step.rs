@@ -10,7 +10,7 @@ use tch::{Device, Kind, Reduction, Tensor};
 use crate::amp::GradScaler;
 use crate::batch::{BatchSource, loss};
 use crate::config::{Objective, Precision, RunConfig};
-use crate::dataset::{Corpus, Split, WindowSampler, Windows, validation_offsets};
+use crate::dataset::{Corpus, Layout};
 use crate::evaluate::{Evaluation, evaluate};
 use crate::model::Model;
 use crate::optimizer::Optimizer;
@@ -29,10 +29,8 @@ pub struct Trainer<'a> {
     optimizer: Optimizer,
     scaler: Option<GradScaler>,
     schedule: Schedule,
-    sampler: WindowSampler,
+    layout: Layout,
     source: BatchSource<'a>,
-    validation: Vec<u64>,
-    total_steps: u64,
     progress: Progress,
     /// Learning rates of the last step.
     learning_rates: Vec<f64>,
@@ -44,33 +42,6 @@ pub struct Trainer<'a> {
     offsets: Vec<u64>,
 }
 
-/// The windows that train and where those that validate start.
-fn split(run: &RunConfig, corpus: &Corpus) -> Result<(Windows, Vec<u64>)> {
-    let (data, window) = (&run.data, run.window_bytes());
-    let (train, validation) = if data.legacy_split {
-        Windows::legacy_split(
-            corpus.len(),
-            data.validation_fraction,
-            window,
-            run.stride(),
-            run.training.seed,
-        )?
-    } else {
-        let split = Split::contiguous(corpus.len(), data.validation_fraction, run.guard_bytes(), window)?;
-        (
-            Windows::of_span(&split.train, window, run.stride()),
-            Windows::of_span(&split.validation, window, run.validation_stride()),
-        )
-    };
-    let sample = run.training.validation_windows;
-    let offsets = if validation.is_empty() {
-        Vec::new()
-    } else {
-        validation_offsets(&validation, sample, run.training.seed)
-    };
-    Ok((train, offsets))
-}
-
 impl<'a> Trainer<'a> {
     /// A run at step 0.
     pub fn new(run: &RunConfig, corpus: &'a Corpus, device: Device) -> Result<Trainer<'a>> {
@@ -79,10 +50,8 @@ impl<'a> Trainer<'a> {
         if t.threads > 0 {
             tch::set_num_threads(i32::try_from(t.threads).unwrap_or(i32::MAX));
         }
-        let (windows, validation) = split(run, corpus).map_err(|e| e.in_file(corpus.path()))?;
-        let sampler = WindowSampler::new(windows, run.data.shift_epochs, t.seed, t.batch_size, 0, 1)?;
-        let by_epochs = t.epochs.map_or(u64::MAX, |epochs| sampler.steps_for(epochs));
-        let total_steps = t.steps.unwrap_or(u64::MAX).min(by_epochs);
+        let layout = Layout::new(run, corpus.len(), 0, 1).map_err(|e| e.in_file(corpus.path()))?;
+        let total_steps = layout.total_steps;
         torch::set_switches(false, t.tf32, t.cudnn_benchmark)?;
         torch::seed_all(device, t.seed)?;
         let model = Model::new(&run.model, t.seed, device)?;
@@ -105,10 +74,8 @@ impl<'a> Trainer<'a> {
             scaler: (t.precision == Precision::F16).then(|| GradScaler::new(device)),
             learning_rates: schedule.learning_rates().to_vec(),
             schedule,
-            sampler,
+            layout,
             source: BatchSource::new(corpus, run.window_bytes(), run.objective(), device),
-            validation,
-            total_steps,
             progress,
             loss_sum: Tensor::zeros([], (Kind::Float, device)),
             loss_count: 0,
@@ -121,7 +88,7 @@ impl<'a> Trainer<'a> {
     /// One step: forward and backward over the step's windows, clipping, the optimizer, the schedule.
     pub fn step(&mut self) -> Result<()> {
         let run = &self.run;
-        self.sampler.fill_batch(self.progress.step, &mut self.offsets);
+        self.layout.sampler.fill_batch(self.progress.step, &mut self.offsets);
         self.learning_rates.clear();
         self.learning_rates.extend_from_slice(self.schedule.learning_rates());
         let passes = run.training.accumulation;
@@ -190,7 +157,7 @@ impl<'a> Trainer<'a> {
 
     /// The loss over the validation windows; `None` where `stop` was raised meanwhile.
     pub fn validate(&mut self, stop: &AtomicBool) -> Result<Option<Evaluation>> {
-        evaluate(&self.model, &mut self.source, &self.validation, self.run.training.precision, stop)
+        evaluate(&self.model, &mut self.source, &self.layout.validation, self.run.training.precision, stop)
     }
 
     /// Takes a validation into account: whether it was the best so far, and whether the learning rate was reduced.
@@ -225,7 +192,7 @@ impl<'a> Trainer<'a> {
 
     /// Steps of the whole run.
     pub fn total_steps(&self) -> u64 {
-        self.total_steps
+        self.layout.total_steps
     }
 
     /// Learning rates that the last step used.
@@ -238,14 +205,19 @@ impl<'a> Trainer<'a> {
         self.schedule.learning_rates()
     }
 
+    /// The windows of the run.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
     /// Windows to validate on.
     pub fn validation_windows(&self) -> u64 {
-        self.validation.len() as u64
+        self.layout.validation.len() as u64
     }
 
     /// What the run will be.
     pub fn plan(&self) -> Result<Plan> {
-        Plan::new(&self.run, self.total_steps, self.sampler.windows_per_epoch(), 1)
+        Plan::new(&self.run, self.layout.total_steps, self.layout.sampler.windows_per_epoch(), 1)
     }
 
     /// The loss scale and the steps skipped so far, in half precision. Waits for the device.
@@ -255,12 +227,12 @@ impl<'a> Trainer<'a> {
 
     /// Epochs completed.
     pub fn epoch(&self) -> u64 {
-        self.sampler.epochs_after(self.progress.step)
+        self.layout.sampler.epochs_after(self.progress.step)
     }
 
     /// Whether an epoch was completed by the step that came before this one.
     pub fn ends_epoch(&self, step: u64) -> bool {
-        step > 0 && self.sampler.epochs_after(step) > self.sampler.epochs_after(step - 1)
+        step > 0 && self.layout.sampler.epochs_after(step) > self.layout.sampler.epochs_after(step - 1)
     }
 
     /// Every tensor that a step depends on, with its name, sharing its storage; the random generators apart.
