@@ -32,7 +32,7 @@ fn write(session: &mut Session, seed: u64, n: usize) -> Vec<u8> {
 
 /// What a session does next, as one comparable value: logits, and bytes that it writes across slides.
 fn future(session: &Session) -> (Vec<f32>, Vec<u8>) {
-    let mut session = session.fork();
+    let mut session = session.fork().unwrap();
     (logits(&mut session), write(&mut session, 5, 40))
 }
 
@@ -51,7 +51,7 @@ fn a_fork_is_independent() {
         session.feed(&some_bytes(20, 1)).unwrap();
         write(&mut session, 1, 30);
         let before = logits(&mut session);
-        let mut fork = session.fork();
+        let mut fork = session.fork().unwrap();
         assert_eq!(fork.position(), 50);
         assert_eq!(logits(&mut fork), before, "{name}");
         let text = write(&mut fork, 3, 30);

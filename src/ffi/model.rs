@@ -35,7 +35,7 @@ pub type grug_progress_fn = Option<unsafe extern "C" fn(user: *mut c_void, fract
 pub struct grug_model_options {
     /// sizeof(grug_model_options)
     pub size: usize,
-    /// Where to compute: NULL, "cpu" or "auto", which are all the CPU in this version.
+    /// Where to compute: NULL or "cpu", "cuda:0", "wgpu:0" (of which a build may have neither), "auto" for the best.
     pub device: *const c_char,
     /// Threads that compute: 0 = one for each physical core, 1 = the calling thread alone.
     pub n_threads: u32,
@@ -105,16 +105,12 @@ pub(super) unsafe fn model<'a>(m: *const grug_model) -> Result<guard::Using<'a, 
 unsafe fn read_options(opt: *const grug_model_options) -> Result<ModelOptions> {
     // SAFETY: by contract.
     let c = unsafe { options::read(opt) }?;
-    if !c.device.is_null() {
+    let device = if c.device.is_null() {
+        "cpu"
+    } else {
         // SAFETY: by contract.
-        let device = unsafe { pointer::text(c.device, "grug_model_options.device") }?;
-        if !matches!(device, "cpu" | "auto") {
-            return Err(Error::new(
-                ErrorKind::Device,
-                format!("grug_model_options.device: there is no {device:?}; this version has \"cpu\""),
-            ));
-        }
-    }
+        unsafe { pointer::text(c.device, "grug_model_options.device") }?
+    };
     if c.flags & !GRUG_MODEL_NO_MMAP != 0 {
         return Err(Error::invalid(format!("grug_model_options.flags: {:#x} has an unknown flag", c.flags)));
     }
@@ -129,6 +125,7 @@ unsafe fn read_options(opt: *const grug_model_options) -> Result<ModelOptions> {
         mmap: c.flags & GRUG_MODEL_NO_MMAP == 0,
         // SAFETY: by contract.
         cancel: unsafe { token(c.cancel) },
+        device: device.into(),
         ..Default::default()
     })
 }

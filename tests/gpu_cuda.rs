@@ -1,0 +1,14 @@
+//! The CUDA engine, a graph a byte, on the tests' driver, which runs the kernels on the CPU (see `cuda/driver.cpp`). With
+//! GRUG_CUDA_DRIVER set, on that one: `libcuda.so.1` is the real one.
+#![cfg(all(feature = "cuda", target_arch = "x86_64", target_os = "linux"))]
+
+mod common;
+mod cuda;
+mod gpu_suite;
+
+const DEVICE: &str = "cuda:0";
+const NEEDS: &str = "a C++ compiler for x86-64 (c++, or what CXX names)";
+
+fn prepare() {
+    cuda::use_fake_driver("graph");
+}
