@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use half::{bf16, f16};
 
+use super::attention::KvPrecision;
 use super::compute::{Compute, Parts};
 use super::float::{self, BF16, F16, F32};
 use super::quantized::{self, Int4, Int8};
@@ -111,9 +112,13 @@ impl Matrix {
         self.cols
     }
 
-    /// Whether its numbers have the full precision of f32.
-    pub(crate) fn is_f32(&self) -> bool {
-        matches!(self.storage, Storage::F32(_))
+    /// How keys and values that it gives are stored: as precisely as its numbers.
+    pub(crate) fn kv_precision(&self) -> KvPrecision {
+        match self.storage {
+            Storage::F32(_) => KvPrecision::F32,
+            Storage::F16(_) | Storage::BF16(_) => KvPrecision::F16,
+            Storage::Int8(_) | Storage::Int4(_) => KvPrecision::Int8,
+        }
     }
 
     /// Row `r` as f32, (cols).

@@ -24,8 +24,6 @@ pub(crate) const GROUP: usize = 32;
 /// What a 4-bit weight stands for, times its group's scale: close where weights are dense, as those of a normal
 /// distribution are (found by Lloyd's iteration on random groups; a linear code errs 18 % more).
 pub const CODES: [i8; 16] = [-127, -101, -78, -60, -45, -31, -19, -8, 2, 12, 23, 34, 47, 63, 82, 108];
-/// How far ahead of its use a weight is asked for, in bytes.
-const AHEAD: usize = 1536;
 
 /// Columns with their padding.
 pub(crate) const fn padded_cols(cols: usize) -> usize {
@@ -236,8 +234,8 @@ unsafe fn block8<S: Simd, const XN: usize>(
         for k in (0..BLOCK).step_by(4) {
             for p in 0..S::PARTS {
                 let at = k * TILE + p * 4 * S::LANES;
-                if p == 0 {
-                    S::prefetch(w.cast::<u8>().wrapping_add(at + AHEAD));
+                if p == 0 && S::PREFETCH > 0 {
+                    S::prefetch(w.cast::<u8>().wrapping_add(at + S::PREFETCH));
                 }
                 let w = S::load_w(w.add(at));
                 for i in 0..XN {
@@ -298,8 +296,8 @@ unsafe fn block4<S: Simd, const XN: usize>(
         for k in (0..GROUP).step_by(8) {
             for p in 0..S::PARTS {
                 let at = k * TILE / 2 + p * 4 * S::LANES;
-                if p == 0 {
-                    S::prefetch(w.wrapping_add(at + AHEAD));
+                if p == 0 && S::PREFETCH > 0 {
+                    S::prefetch(w.wrapping_add(at + S::PREFETCH));
                 }
                 let (low, high) = S::load_w4(w.add(at), &CODES);
                 for i in 0..XN {

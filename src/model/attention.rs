@@ -41,9 +41,9 @@ impl Attention {
         })
     }
 
-    /// Room for the keys and values of `capacity` positions: as precise as the weights, f32 or else f16.
+    /// Room for the keys and values of `capacity` positions, as precise as the weights.
     pub(crate) fn new_cache(&self, capacity: usize) -> KvLayer {
-        KvLayer::new(self.shape, capacity, self.in_proj.weight.is_f32())
+        KvLayer::new(self.shape, capacity, self.in_proj.weight.kv_precision())
     }
 
     /// Width of the packed queries, keys and values.

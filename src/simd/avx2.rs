@@ -19,6 +19,8 @@ impl Simd for Avx2 {
     const BLOCK_X: usize = 3;
     const BLOCK_W: usize = 4;
     const BLOCK_Q: usize = 2;
+    /// Measured on Zen 3.
+    const PREFETCH: usize = 1536;
     const DOT_OFFSET: i32 = 0;
     type F = __m256;
     type I = __m256i;

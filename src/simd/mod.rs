@@ -45,6 +45,9 @@ pub(crate) trait Simd: Copy + 'static {
     const BLOCK_W: usize;
     /// Rows of x that a block of a quantized matrix product computes together.
     const BLOCK_Q: usize;
+    /// How far ahead of its use a quantized weight is asked for, in bytes; 0 = not at all, where the processor's own
+    /// prefetchers do better.
+    const PREFETCH: usize = 0;
     /// What [`dot`](Self::dot) computes is too large by this times the sum of x.
     const DOT_OFFSET: i32;
 

@@ -5,8 +5,11 @@
 //! whichever other queries it is grouped with.
 #![allow(unsafe_op_in_unsafe_fn, reason = "every kernel asks what the operations of `Simd` ask")]
 
+mod int8;
+
 use std::ops::Range;
 
+use self::int8::Int8Cache;
 use super::compute::{Compute, Parts};
 use super::math;
 use crate::simd::{Isa, Simd, TILE, dispatch};
@@ -23,10 +26,20 @@ pub(crate) struct AttentionShape {
 /// Most queries that are computed together.
 const QUERIES: usize = 4;
 
+/// How keys and values are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum KvPrecision {
+    F32,
+    F16,
+    /// int8 with a scale for each key and value of a head; f16 for shapes that are too large for it.
+    Int8,
+}
+
 #[derive(Debug, Clone)]
 enum Cache {
     F32 { keys: Vec<f32>, values: Vec<f32> },
     F16 { keys: Vec<u16>, values: Vec<u16> },
+    Int8(Int8Cache),
 }
 
 /// Keys and values of one layer for up to `capacity` positions.
@@ -36,7 +49,8 @@ pub(crate) struct KvLayer {
     capacity: usize, // a multiple of 16
     /// Width of a value with its padding, a multiple of 16.
     value_dim: usize,
-    /// Keys (n_kv_heads, capacity / 16, head_dim, 16) and values (n_kv_heads, capacity, value_dim).
+    /// Keys (n_kv_heads, capacity / 16, head_dim, 16) and values (n_kv_heads, capacity, value_dim); int8 has its own
+    /// layout.
     cache: Cache,
 }
 
@@ -74,16 +88,18 @@ unsafe fn to_f16_kernel<S: Simd>(x: *const f32, n: usize, out: *mut u16) {
 dispatch! { unsafe fn to_f16(x: *const f32, n: usize, out: *mut u16) = to_f16_kernel }
 
 impl KvLayer {
-    /// An empty cache, of f32 or else f16.
-    pub(crate) fn new(shape: AttentionShape, capacity: usize, full_precision: bool) -> KvLayer {
+    /// An empty cache.
+    pub(crate) fn new(shape: AttentionShape, capacity: usize, precision: KvPrecision) -> KvLayer {
         let capacity = capacity.next_multiple_of(TILE);
         let value_dim = shape.head_dim.next_multiple_of(TILE);
         let keys = shape.n_kv_heads * capacity * shape.head_dim;
         let values = shape.n_kv_heads * capacity * value_dim;
-        let cache = if full_precision {
-            Cache::F32 { keys: vec![0.0; keys], values: vec![0.0; values] }
-        } else {
-            Cache::F16 { keys: vec![0; keys], values: vec![0; values] }
+        let cache = match precision {
+            KvPrecision::F32 => Cache::F32 { keys: vec![0.0; keys], values: vec![0.0; values] },
+            KvPrecision::Int8 if Int8Cache::serves(shape, capacity) => {
+                Cache::Int8(Int8Cache::new(shape, capacity, value_dim))
+            }
+            _ => Cache::F16 { keys: vec![0; keys], values: vec![0; values] },
         };
         KvLayer { shape, capacity, value_dim, cache }
     }
@@ -93,6 +109,7 @@ impl KvLayer {
         match &self.cache {
             Cache::F32 { keys, values } => size_of_val(&keys[..]) + size_of_val(&values[..]),
             Cache::F16 { keys, values } => size_of_val(&keys[..]) + size_of_val(&values[..]),
+            Cache::Int8(cache) => cache.bytes(),
         }
     }
 
@@ -104,6 +121,9 @@ impl KvLayer {
             let value_at = (head * self.capacity + position) * self.value_dim;
             let (key, value) = (&key[head * dim..(head + 1) * dim], &value[head * dim..(head + 1) * dim]);
             match &mut self.cache {
+                Cache::Int8(cache) => {
+                    cache.store(head * self.capacity + position, self.value_dim, key, value);
+                }
                 Cache::F32 { keys, values } => {
                     keys[key_at..].iter_mut().step_by(TILE).zip(key).for_each(|(k, v)| *k = *v);
                     values[value_at..value_at + dim].copy_from_slice(value);
@@ -425,6 +445,18 @@ pub(crate) fn attention(
                             score_stride: group.score_stride,
                         },
                     ),
+                    Cache::Int8(cache) => int8::attend(
+                        isa,
+                        &int8::Group {
+                            n: group.n,
+                            queries: group.queries,
+                            outs: group.outs,
+                            ranges: group.ranges,
+                            scores: group.scores,
+                            score_stride: group.score_stride,
+                            ..cache.group(kv_head * kv.capacity, head_dim, kv.value_dim)
+                        },
+                    ),
                 }
             }
         }
@@ -477,10 +509,13 @@ mod tests {
                 }
                 each_isa(|isa| {
                     let mut results = Vec::new();
-                    for (n_threads, full_precision) in [(1, true), (3, true), (1, false), (3, false)] {
+                    use KvPrecision::{F16, F32, Int8};
+                    for (n_threads, precision) in
+                        [(1, F32), (3, F32), (1, F16), (3, F16), (1, Int8), (3, Int8)]
+                    {
                         let mut compute = Compute::new(&Arc::new(Pool::new(n_threads).unwrap()), 0, 0, false);
                         compute.isa = isa;
-                        let mut kv = KvLayer::new(shape, len, full_precision);
+                        let mut kv = KvLayer::new(shape, len, precision);
                         for p in 0..len {
                             let row = p * kv_width..(p + 1) * kv_width;
                             kv.store(p, &keys[row.clone()], &values[row]);
@@ -488,7 +523,7 @@ mod tests {
                         let mut scores = vec![f32::NAN; attention_scratch_len(n_threads, len)];
                         let mut got = vec![f32::NAN; len * width];
                         attention(&compute, &kv, visible, &queries, stride, &mut scores, &mut got);
-                        assert_close(&got, &want, 2e-6);
+                        assert_close(&got, &want, if precision == Int8 { 0.02 } else { 2e-6 });
                         results.push(got);
                         // The last query alone gets the same bits.
                         let alone = match visible {
@@ -500,10 +535,11 @@ mod tests {
                         attention(&compute, &kv, alone, query, stride, &mut scores, &mut last);
                         assert_eq!(last, results.last().unwrap()[(len - 1) * width..]);
                     }
-                    assert!(
-                        results.windows(2).all(|pair| pair[0] == pair[1]),
-                        "{isa:?}: threads or cache matter"
-                    );
+                    let (exact, int8) = results.split_at(4);
+                    for results in [exact, int8] {
+                        let same = results.windows(2).all(|pair| pair[0] == pair[1]);
+                        assert!(same, "{isa:?}: threads or cache matter");
+                    }
                 });
             }
         }

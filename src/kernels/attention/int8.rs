@@ -1,0 +1,260 @@
+//! Keys and values in int8, for models whose weights are quantized: a quarter of the bytes of f32 and, with the integer
+//! products that the weights use, an eighth of the instructions of f16.
+//!
+//! A key or value of a head has one scale. Scores are integer products of a key with the query, quantized alike. For
+//! the mixture each probability is multiplied by its value's scale and written as two digits, `128 · high + low` of
+//! 16319ths of the largest: probabilities keep 14 bits, where a single int8 would lose the many small ones beside a
+//! large one. All sums are of integers, so exact and the same in any order.
+
+use std::ops::Range;
+
+use super::math;
+use super::{AttentionShape, QUERIES};
+use crate::simd::{Isa, Simd, TILE, dispatch};
+
+/// Widest head; a quantized query lies on the stack.
+const MAX_HEAD_DIM: usize = 512;
+/// Most positions: beyond them a sum of integers could overflow.
+const MAX_CAPACITY: usize = 1 << 17;
+/// The largest probability, in two digits of which the high one is at most 127 and the low one within ±64.
+const LARGEST: f32 = (127 * 128 + 63) as f32;
+
+#[derive(Debug, Clone)]
+pub(super) struct Int8Cache {
+    keys: Vec<i8>,          // (n_kv_heads, capacity / 16, key_dim / 4, 16, 4)
+    key_scales: Vec<f32>,   // (n_kv_heads, capacity)
+    values: Vec<i8>,        // (n_kv_heads, capacity / 4, value_dim, 4)
+    value_scales: Vec<f32>, // (n_kv_heads, capacity)
+}
+
+/// A head's dimensions with the padding of keys.
+fn key_dim(head_dim: usize) -> usize {
+    head_dim.next_multiple_of(4)
+}
+
+impl Int8Cache {
+    /// Whether heads of this shape can be kept so.
+    pub(super) fn serves(shape: AttentionShape, capacity: usize) -> bool {
+        shape.head_dim <= MAX_HEAD_DIM && capacity <= MAX_CAPACITY
+    }
+
+    /// For `capacity` positions, a multiple of 16, and values of `value_dim` numbers with their padding.
+    pub(super) fn new(shape: AttentionShape, capacity: usize, value_dim: usize) -> Int8Cache {
+        let positions = shape.n_kv_heads * capacity;
+        Int8Cache {
+            keys: vec![0; positions * key_dim(shape.head_dim)],
+            key_scales: vec![0.0; positions],
+            values: vec![0; positions * value_dim],
+            value_scales: vec![0.0; positions],
+        }
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.keys.len() + self.values.len() + 4 * (self.key_scales.len() + self.value_scales.len())
+    }
+
+    /// Stores key and value, (head_dim) each, of a position of a head; `at` is head · capacity + position.
+    pub(super) fn store(&mut self, at: usize, value_dim: usize, key: &[f32], value: &[f32]) {
+        let mut digits = [0i8; MAX_HEAD_DIM];
+        let isa = Isa::current();
+        let padded = key_dim(key.len());
+        // SAFETY: the instruction set is one that the machine has; there is room for the widest head's numbers.
+        self.key_scales[at] = unsafe { quantize_head(isa, key.as_ptr(), key.len(), digits.as_mut_ptr()) };
+        let block = &mut self.keys[at / TILE * TILE * padded + at % TILE * 4..];
+        for (four, key) in block.chunks_mut(4 * TILE).zip(digits[..padded].as_chunks::<4>().0) {
+            four[..4].copy_from_slice(key);
+        }
+        // SAFETY: as above.
+        self.value_scales[at] = unsafe { quantize_head(isa, value.as_ptr(), value.len(), digits.as_mut_ptr()) };
+        let four = &mut self.values[at / 4 * 4 * value_dim + at % 4..];
+        four.iter_mut().step_by(4).zip(&digits[..value.len()]).for_each(|(v, digit)| *v = *digit);
+    }
+}
+
+/// Quantizes n ≤ 512 numbers to `out` and gives their scale; zeros follow up to a multiple of 16.
+#[inline(always)]
+unsafe fn quantize_head_kernel<S: Simd>(x: *const f32, n: usize, out: *mut i8) -> f32 {
+    let whole = n - n % S::LANES;
+    let at = |i: usize| if i < whole { S::load(x.add(i)) } else { S::load_first(x.add(i), n - i) };
+    let mut max = S::zero();
+    for i in (0..n).step_by(S::LANES) {
+        let v = at(i);
+        max = S::max(max, S::max(v, S::sub(S::zero(), v)));
+    }
+    let max = S::max_lane(max);
+    // Subnormals count as zeros: their inverse overflows.
+    let (scale, inverse) = if max > 1e-35 { (max / 127.0, 127.0 / max) } else { (0.0, 0.0) };
+    for i in (0..n).step_by(S::LANES) {
+        S::store_i8(out.add(i), S::mul(at(i), S::splat(inverse)));
+    }
+    scale
+}
+dispatch! { unsafe fn quantize_head(x: *const f32, n: usize, out: *mut i8) -> f32 = quantize_head_kernel }
+
+/// Up to [`QUERIES`] queries of one key and value head.
+pub(super) struct Group {
+    pub keys: *const i8,
+    pub key_scales: *const f32,
+    pub values: *const i8,
+    pub value_scales: *const f32,
+    pub head_dim: usize,
+    pub value_dim: usize,
+    pub n: usize,
+    pub queries: [*const f32; QUERIES], // (head_dim) each
+    pub outs: [*mut f32; QUERIES],      // (head_dim) each
+    pub ranges: [(usize, usize); QUERIES],
+    /// Scratch: the scores of one query, (score_stride), and its probabilities' digits, twice (score_stride) bytes.
+    pub scores: *mut f32,
+    pub score_stride: usize,
+}
+
+impl Int8Cache {
+    /// A group of no queries for the head whose first position has number `at`.
+    pub(super) fn group(&self, at: usize, head_dim: usize, value_dim: usize) -> Group {
+        Group {
+            keys: self.keys[at * key_dim(head_dim)..].as_ptr(),
+            key_scales: self.key_scales[at..].as_ptr(),
+            values: self.values[at * value_dim..].as_ptr(),
+            value_scales: self.value_scales[at..].as_ptr(),
+            head_dim,
+            value_dim,
+            n: 0,
+            queries: [std::ptr::null(); QUERIES],
+            outs: [std::ptr::null_mut(); QUERIES],
+            ranges: [(0, 0); QUERIES],
+            scores: std::ptr::null_mut(),
+            score_stride: 0,
+        }
+    }
+}
+
+/// Minus the sum of n numbers, as often as products are too large by; see [`Simd::DOT_OFFSET`].
+#[inline(always)]
+unsafe fn offset<S: Simd>(x: *const i8, n: usize) -> S::I {
+    if S::DOT_OFFSET == 0 {
+        return S::splat_i(0);
+    }
+    let sum: i32 = std::slice::from_raw_parts(x, n).iter().map(|&v| v as i32).sum();
+    S::splat_i(sum.wrapping_mul(-S::DOT_OFFSET))
+}
+
+/// The scores of a query for the blocks of 16 positions.
+#[inline(always)]
+unsafe fn score<S: Simd>(g: &Group, query: *const f32, blocks: Range<usize>) {
+    let mut digits = [0i8; MAX_HEAD_DIM];
+    let dim = key_dim(g.head_dim);
+    let scale = quantize_head_kernel::<S>(query, g.head_dim, digits.as_mut_ptr());
+    let scale = S::splat(scale / (g.head_dim as f32).sqrt());
+    let start = offset::<S>(digits.as_ptr(), dim);
+    for block in blocks {
+        let keys = g.keys.add(block * TILE * dim);
+        let mut sums = [start; 4];
+        for k in (0..dim).step_by(4) {
+            let query = S::load_x(digits.as_ptr().add(k));
+            for p in 0..S::PARTS {
+                sums[p] = S::dot(sums[p], S::load_w(keys.add(k * TILE + p * 4 * S::LANES)), query);
+            }
+        }
+        for p in 0..S::PARTS {
+            let at = block * TILE + p * S::LANES;
+            let scale = S::mul(scale, S::load(g.key_scales.add(at)));
+            S::store(g.scores.add(at), S::mul(S::to_f(sums[p]), scale));
+        }
+    }
+}
+
+/// Σ value · probability over the fours of positions for VN registers of dimensions from `d` on.
+#[inline(always)]
+unsafe fn mix<S: Simd, const VN: usize>(
+    g: &Group,
+    out: *mut f32,
+    d: usize,
+    fours: Range<usize>,
+    high: *const i8,
+    low: *const i8,
+    start: (S::I, S::I),
+    scale: S::F,
+) {
+    let mut highs = [start.0; VN];
+    let mut lows = [start.1; VN];
+    for four in fours {
+        let values = g.values.add((four * g.value_dim + d) * 4);
+        let (h, l) = (S::load_x(high.add(4 * four)), S::load_x(low.add(4 * four)));
+        for j in 0..VN {
+            let v = S::load_w(values.add(j * 4 * S::LANES));
+            highs[j] = S::dot(highs[j], v, h);
+            lows[j] = S::dot(lows[j], v, l);
+        }
+    }
+    for j in 0..VN {
+        let at = d + j * S::LANES;
+        let sum = S::fma(S::to_f(highs[j]), S::splat(128.0), S::to_f(lows[j]));
+        let v = S::mul(sum, scale);
+        if at + S::LANES <= g.head_dim {
+            S::store(out.add(at), v);
+        } else if at < g.head_dim {
+            S::store_first(out.add(at), g.head_dim - at, v);
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn attend_kernel<S: Simd>(g: &Group) {
+    let scores = g.scores;
+    let high = scores.add(g.score_stride).cast::<i8>();
+    let low = high.add(g.score_stride);
+    for q in 0..g.n {
+        let (begin, end) = g.ranges[q];
+        let blocks = begin / TILE..end.div_ceil(TILE);
+        let span = (blocks.start * TILE..blocks.end * TILE).step_by(S::LANES);
+        score::<S>(g, g.queries[q], blocks.clone());
+        for position in (blocks.start * TILE..begin).chain(end..blocks.end * TILE) {
+            *scores.add(position) = f32::NEG_INFINITY;
+        }
+        let mut max = S::splat(f32::NEG_INFINITY);
+        for i in span.clone() {
+            max = S::max(max, S::load(scores.add(i)));
+        }
+        let max = S::splat(S::max_lane(max));
+        let (mut sum, mut largest) = (S::zero(), S::zero());
+        for i in span.clone() {
+            let e = math::exp::<S>(S::sub(S::load(scores.add(i)), max));
+            sum = S::add(sum, e);
+            let weight = S::mul(e, S::load(g.value_scales.add(i)));
+            largest = S::max(largest, weight);
+            S::store(scores.add(i), weight);
+        }
+        let largest = S::max_lane(largest);
+        let inverse = S::splat(if largest > 1e-30 { LARGEST / largest } else { 0.0 });
+        for i in span {
+            let digits = S::round(S::mul(S::load(scores.add(i)), inverse));
+            let first = S::round(S::mul(digits, S::splat(1.0 / 128.0)));
+            S::store_i8(high.add(i), first);
+            S::store_i8(low.add(i), S::fma(first, S::splat(-128.0), digits));
+        }
+        let (first, len) = (blocks.start * TILE, blocks.len() * TILE);
+        let start = (offset::<S>(high.add(first), len), offset::<S>(low.add(first), len));
+        let scale = S::splat(largest / LARGEST / S::sum(sum));
+        let fours = first / 4..(first + len) / 4;
+        let mut d = 0;
+        while d < g.value_dim {
+            let out = g.outs[q];
+            let step = match (g.value_dim - d) / S::LANES {
+                4.. => {
+                    mix::<S, 4>(g, out, d, fours.clone(), high, low, start, scale);
+                    4
+                }
+                2.. => {
+                    mix::<S, 2>(g, out, d, fours.clone(), high, low, start, scale);
+                    2
+                }
+                _ => {
+                    mix::<S, 1>(g, out, d, fours.clone(), high, low, start, scale);
+                    1
+                }
+            };
+            d += step * S::LANES;
+        }
+    }
+}
+dispatch! { pub(super) unsafe fn attend(g: &Group) = attend_kernel }
