@@ -106,15 +106,18 @@ unsafe fn quantize_kernel<S: Simd>(
         let max = S::max_lane(max);
         // The largest becomes 127; a block of zeros stays zeros. Subnormals count as zeros: their inverse overflows.
         let inverse = if max > 1e-35 { 127.0 / max } else { 0.0 };
-        *scales.add(b) = if max > 1e-35 { max / 127.0 } else { 0.0 };
-        let values = values.add(first);
-        for i in (0..BLOCK).step_by(S::LANES) {
-            S::store_i8(values.add(i), S::mul(S::load(x.add(i)), S::splat(inverse)));
-        }
-        for group in 0..BLOCK / GROUP {
-            let values = std::slice::from_raw_parts(values.add(group * GROUP), GROUP);
-            let sum: i16 = values.iter().map(|&v| v as i16).sum();
-            *sums.add(b * (BLOCK / GROUP) + group) = -(sum as i32);
+        *scales.add(b) = if max > 1e-35 { max * (1.0 / 127.0) } else { 0.0 };
+        let inverse = S::splat(inverse);
+        for group in (0..BLOCK).step_by(GROUP) {
+            let mut sum = S::zero();
+            for i in (group..group + GROUP).step_by(S::LANES) {
+                let value = S::round(S::mul(S::load(x.add(i)), inverse));
+                S::store_i8(values.add(first + i), value);
+                sum = S::add(sum, value);
+            }
+            if S::DOT_OFFSET != 0 {
+                *sums.add((first + group) / GROUP) = -(S::sum(sum) as i32);
+            }
         }
     }
 }

@@ -65,7 +65,8 @@ impl Int8Cache {
             four[..4].copy_from_slice(key);
         }
         // SAFETY: as above.
-        self.value_scales[at] = unsafe { quantize_head(isa, value.as_ptr(), value.len(), digits.as_mut_ptr()) };
+        self.value_scales[at] =
+            unsafe { quantize_head(isa, value.as_ptr(), value.len(), digits.as_mut_ptr()) };
         let four = &mut self.values[at / 4 * 4 * value_dim + at % 4..];
         four.iter_mut().step_by(4).zip(&digits[..value.len()]).for_each(|(v, digit)| *v = *digit);
     }
@@ -138,28 +139,51 @@ unsafe fn offset<S: Simd>(x: *const i8, n: usize) -> S::I {
     S::splat_i(sum.wrapping_mul(-S::DOT_OFFSET))
 }
 
+/// The scores of a quantized query, of this scale, for BN blocks of 16 positions.
+#[inline(always)]
+unsafe fn score_blocks<S: Simd, const BN: usize>(
+    g: &Group,
+    query: *const i8,
+    start: S::I,
+    scale: S::F,
+    block: usize,
+) {
+    let dim = key_dim(g.head_dim);
+    let keys = g.keys.add(block * TILE * dim);
+    let mut sums = [[start; 4]; BN];
+    for k in (0..dim).step_by(4) {
+        let query = S::load_x(query.add(k));
+        for b in 0..BN {
+            for p in 0..S::PARTS {
+                let keys = S::load_w(keys.add((b * dim + k) * TILE + p * 4 * S::LANES));
+                sums[b][p] = S::dot(sums[b][p], keys, query);
+            }
+        }
+    }
+    for b in 0..BN {
+        for p in 0..S::PARTS {
+            let at = (block + b) * TILE + p * S::LANES;
+            let scale = S::mul(scale, S::load(g.key_scales.add(at)));
+            S::store(g.scores.add(at), S::mul(S::to_f(sums[b][p]), scale));
+        }
+    }
+}
+
 /// The scores of a query for the blocks of 16 positions.
 #[inline(always)]
 unsafe fn score<S: Simd>(g: &Group, query: *const f32, blocks: Range<usize>) {
     let mut digits = [0i8; MAX_HEAD_DIM];
-    let dim = key_dim(g.head_dim);
     let scale = quantize_head_kernel::<S>(query, g.head_dim, digits.as_mut_ptr());
     let scale = S::splat(scale / (g.head_dim as f32).sqrt());
-    let start = offset::<S>(digits.as_ptr(), dim);
-    for block in blocks {
-        let keys = g.keys.add(block * TILE * dim);
-        let mut sums = [start; 4];
-        for k in (0..dim).step_by(4) {
-            let query = S::load_x(digits.as_ptr().add(k));
-            for p in 0..S::PARTS {
-                sums[p] = S::dot(sums[p], S::load_w(keys.add(k * TILE + p * 4 * S::LANES)), query);
-            }
-        }
-        for p in 0..S::PARTS {
-            let at = block * TILE + p * S::LANES;
-            let scale = S::mul(scale, S::load(g.key_scales.add(at)));
-            S::store(g.scores.add(at), S::mul(S::to_f(sums[p]), scale));
-        }
+    let start = offset::<S>(digits.as_ptr(), key_dim(g.head_dim));
+    let mut block = blocks.start;
+    // Two sums do not wait for one another.
+    while blocks.end - block >= 2 {
+        score_blocks::<S, 2>(g, digits.as_ptr(), start, scale, block);
+        block += 2;
+    }
+    if block < blocks.end {
+        score_blocks::<S, 1>(g, digits.as_ptr(), start, scale, block);
     }
 }
 
