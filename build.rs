@@ -7,9 +7,10 @@ use std::path::Path;
 use std::{env, fs};
 
 /// The sections of the header in order: title and source file.
-const SECTIONS: [(&str, &str); 7] = [
+const SECTIONS: [(&str, &str); 8] = [
     ("errors", "error.rs"),
     ("library", "library.rs"),
+    ("devices", "device.rs"),
     ("cancellation", "cancel.rs"),
     ("model", "model.rs"),
     ("sampler", "sampler.rs"),

@@ -113,6 +113,41 @@ GRUG_API const char *grug_version(void);
 /** The name of a status, such as "GRUG_EIO"; static, never NULL. Any status >= 0 is "GRUG_OK". */
 GRUG_API const char *grug_status_name(grug_status status);
 
+/* ---- devices --------------------------------------------------------------------------------------------- */
+
+/** Kind of a grug_device: the processor. */
+#define GRUG_DEVICE_CPU 1
+/** Kind of a grug_device: an NVIDIA GPU through its driver. */
+#define GRUG_DEVICE_CUDA 2
+/** Kind of a grug_device: any GPU through Vulkan, Metal or DirectX 12. */
+#define GRUG_DEVICE_WGPU 3
+
+/** A device that this machine has and this build can use. The texts end in NUL; one that is too long is cut. */
+typedef struct grug_device {
+    /** sizeof(grug_device), set by the caller */
+    size_t size;
+    /** Its memory in bytes; 0 where unknown. */
+    uint64_t memory_total;
+    /** How much of that is free, in bytes; 0 where unknown. */
+    uint64_t memory_free;
+    /** A GRUG_DEVICE_ kind. */
+    uint32_t kind;
+    /** Its number among those of its kind. */
+    uint32_t index;
+    /** For grug_model_options.device: "cpu", "cuda:0", "wgpu:0". */
+    char name[112];
+    /** What it can do, separated by commas, such as "avx2" or "sm_90". */
+    char features[128];
+    /** What its maker calls it. */
+    char description[128];
+} grug_device;
+
+/** How many devices there are; at least 1, for "cpu" is always the first. Asks the drivers, which takes a moment. */
+GRUG_API uint32_t grug_device_count(void);
+
+/** Describes device i, counted from 0. out->size must be set. GRUG_ENOTFOUND: there are no more. */
+GRUG_API grug_status grug_device_get(uint32_t i, grug_device *out, grug_error *err);
+
 /* ---- cancellation ---------------------------------------------------------------------------------------- */
 
 /** A cancellation token: give it to a model or a session when that is made, and trigger it to stop what it is doing. */
@@ -140,6 +175,8 @@ GRUG_API void grug_cancel_free(grug_cancel *c);
  * it; replacing it by rename is fine.
  */
 #define GRUG_MODEL_NO_MMAP 1
+/** On a GPU: do not compare a few bytes' logits with the CPU's while loading. */
+#define GRUG_MODEL_NO_SELF_CHECK 8
 /** Copy the buffer. */
 #define GRUG_LOAD_COPY 0
 /** Use the buffer where it is: it must stay as it is until the last handle of the model and its sessions is freed. */
@@ -158,7 +195,7 @@ typedef int32_t (*grug_progress_fn)(void *user, float fraction);
 typedef struct grug_model_options {
     /** sizeof(grug_model_options) */
     size_t size;
-    /** Where to compute: NULL, "cpu" or "auto", which are all the CPU in this version. */
+    /** Where to compute: NULL = "cpu"; "cuda:0", "wgpu:0" (grug_device_get lists them); "auto" = the best there is. */
     const char *device;
     /** Threads that compute: 0 = one for each physical core, 1 = the calling thread alone. */
     uint32_t n_threads;

@@ -29,6 +29,7 @@
 //! - [`model`] is the graph, a file for each part, with a twin of the same name in the trainer.
 //! - [`compress`](mod@compress) codes bytes losslessly by what a session predicts.
 //! - [`session`] owns a stream of bytes: context, sliding, generating, scoring. It computes nothing itself.
+//! - [`device`] names the devices that a model can run on.
 //! - [`sampler`] chooses a byte from logits, from a counter-based generator ([`rng`]).
 //! - [`grammar`] says which bytes may come: a regular expression, GBNF or a JSON Schema as an automaton over bytes.
 //!
@@ -40,6 +41,7 @@ pub mod cancel;
 pub mod checkpoint;
 pub mod compress;
 pub mod config;
+pub mod device;
 pub mod error;
 pub mod ffi;
 pub mod grammar;

@@ -133,10 +133,10 @@ impl Session {
 
     /// An independent session at this position, with the same options (the cancellation token is shared). It copies
     /// the state, and shares the weights.
-    pub fn fork(&self) -> Session {
-        Session {
+    pub fn fork(&self) -> Result<Session> {
+        Ok(Session {
             model: self.model.clone(),
-            engine: self.engine.fork(),
+            engine: self.engine.fork()?,
             overflow: self.overflow,
             cancel: self.cancel.clone(),
             context: self.context.fork(),
@@ -144,7 +144,7 @@ impl Session {
             max_context: self.max_context,
             started: self.started,
             generated: self.generated,
-        }
+        })
     }
 
     /// The model it runs.
@@ -267,21 +267,59 @@ impl Session {
                 stop.len()
             )));
         }
-        for slot in out {
+        while *n < out.len() {
             if sampler.is_finished() {
                 return Ok(StopReason::Grammar);
             }
-            let byte = self.next(sampler)?;
-            *slot = byte;
-            *n += 1;
-            if self.model.end_byte() == Some(byte) {
-                return Ok(StopReason::EndByte);
-            }
-            if stops.iter().any(|stop| self.has_generated(stop)) {
-                return Ok(StopReason::Sequence);
+            let ahead = self.run_ahead(sampler, &mut out[*n..])?;
+            for i in 0..ahead.max(1) {
+                if ahead > 0 {
+                    self.append(&[out[*n]]);
+                    self.generated += 1;
+                    sampler.count_draws(1);
+                } else {
+                    out[*n] = self.next(sampler)?;
+                }
+                let byte = out[*n];
+                *n += 1;
+                let reason = if self.model.end_byte() == Some(byte) {
+                    StopReason::EndByte
+                } else if stops.iter().any(|stop| self.has_generated(stop)) {
+                    StopReason::Sequence
+                } else {
+                    continue;
+                };
+                if i + 1 < ahead {
+                    // What was chosen beyond never happened.
+                    self.taken = self.context.len() - 1;
+                    self.engine.rewind(&self.context.bytes()[..self.taken]);
+                }
+                return Ok(reason);
             }
         }
         Ok(if sampler.is_finished() { StopReason::Grammar } else { StopReason::Capacity })
+    }
+
+    /// Lets a device that can choose bytes write the next ones into `out`, and returns how many it wrote; 0 where it
+    /// cannot. They are not part of the context yet; all but the last are taken in.
+    fn run_ahead(&mut self, sampler: &Sampler, out: &mut [u8]) -> Result<usize> {
+        let Some(sampling) = sampler.on_device().filter(|_| self.engine.runs_ahead()) else { return Ok(0) };
+        self.check_room(1)?;
+        self.start();
+        // A causal context that is full predicts one more byte before it starts anew.
+        let room = self.context.room().max(1);
+        let slides = self.engine.is_windowed() && self.overflow == Overflow::Slide;
+        let most = if slides { out.len() } else { out.len().min(room) };
+        let new = self.context.len() - self.taken;
+        let n = self.engine.generate(
+            self.context.bytes(),
+            new,
+            &sampling,
+            &mut out[..most],
+            self.cancel.as_ref(),
+        )?;
+        self.taken = self.context.len() + n.saturating_sub(1);
+        Ok(n)
     }
 
     /// Takes in bytes while measuring how surprising they are: returns the sum of -ln p over them, in nats, and writes

@@ -73,6 +73,20 @@ fn import_then_info() {
 }
 
 #[test]
+fn devices_are_listed_and_taken_by_name() {
+    let listed: Json = serde_json::from_slice(&success(["devices", "--json"])).unwrap();
+    assert_eq!(listed[0]["name"], "cpu");
+    let text = String::from_utf8(success(["devices"])).unwrap();
+    assert!(text.starts_with("cpu "), "{text}");
+    let folder = tempfile::tempdir().unwrap();
+    let path = model("curved", folder.path());
+    let write = ["generate", s(&path), "-n", "9", "--temperature", "0", "--prompt", "The "];
+    assert_eq!(success(write.iter().chain(&["--device", "cpu"])), success(write));
+    failure(write.iter().chain(&["--device", "wgpu:99"]), 1, &["wgpu"]);
+    failure(write.iter().chain(&["--device", "abacus"]), 1, &["abacus", "auto"]);
+}
+
+#[test]
 fn generate_writes_the_published_bytes_wherever_the_prompt_comes_from() {
     let folder = tempfile::tempdir().unwrap();
     let path = model("curved", folder.path());

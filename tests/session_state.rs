@@ -32,7 +32,7 @@ fn write(session: &mut Session, seed: u64, n: usize) -> Vec<u8> {
 
 /// What a session does next, as one comparable value: logits, and bytes that it writes across slides.
 fn future(session: &Session) -> (Vec<f32>, Vec<u8>) {
-    let mut session = session.fork();
+    let mut session = session.fork().unwrap();
     (logits(&mut session), write(&mut session, 5, 40))
 }
 
@@ -51,7 +51,7 @@ fn a_fork_is_independent() {
         session.feed(&some_bytes(20, 1)).unwrap();
         write(&mut session, 1, 30);
         let before = logits(&mut session);
-        let mut fork = session.fork();
+        let mut fork = session.fork().unwrap();
         assert_eq!(fork.position(), 50);
         assert_eq!(logits(&mut fork), before, "{name}");
         let text = write(&mut fork, 3, 30);
@@ -282,7 +282,7 @@ fn a_batch_is_its_sessions_one_by_one() {
         let mut sessions: Vec<Session> = (0..3).map(|_| session_of(&model)).collect();
         let mut samplers: Vec<Sampler> = (0..3).map(sampler).collect();
         sessions.iter_mut().zip(0..).for_each(|(s, i)| s.feed(&some_bytes(9 + i, i as u32)).unwrap());
-        let mut alone: Vec<_> = sessions.iter().map(Session::fork).zip(samplers.clone()).collect();
+        let mut alone: Vec<_> = sessions.iter().map(|s| s.fork().unwrap()).zip(samplers.clone()).collect();
         for step in 0..30 {
             let input = |i: usize| (step % 5 == i).then_some(b'x');
             let mut steps: Vec<Step<'_>> = sessions

@@ -269,8 +269,8 @@ impl Engine for CpuEngine {
         }
     }
 
-    fn fork(&self) -> Box<dyn Engine> {
-        Box::new(self.clone())
+    fn fork(&self) -> Result<Box<dyn Engine>> {
+        Ok(Box::new(self.clone()))
     }
 
     fn embedding(&self) -> &[f32] {

@@ -4,15 +4,37 @@
 //! session owns the bytes and passes them in; it decides when a context slides or starts anew.
 
 pub(crate) mod cpu;
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda;
+mod device_model;
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
+pub(crate) mod gpu;
+#[cfg(feature = "wgpu")]
+pub(crate) mod wgpu;
+
+pub(crate) use device_model::DeviceModel;
 
 use crate::cancel::Cancel;
 use crate::config::VOCAB;
 use crate::error::Result;
 
+/// What a device needs to know to choose bytes by itself: temperature → top_k → top_p → min_p → draw, as
+/// [`crate::sampler`] defines them.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct DeviceSampling {
+    pub seed: u64,
+    /// Index of the first draw.
+    pub draws: u64,
+    pub temperature: f32,
+    pub top_k: u32,
+    pub top_p: f32,
+    pub min_p: f32,
+}
+
 /// The state of one context on a device.
 pub(crate) trait Engine: Send {
-    /// Takes in the last `new` bytes of `context`; the bytes before them were taken in earlier. On an error (which only
-    /// cancelling is) the engine is as it was before the call, without a prediction.
+    /// Takes in the last `new` bytes of `context`; the bytes before them were taken in earlier. On an error (on the
+    /// CPU only cancelling is one) the engine is as it was before the call, without a prediction.
     fn feed(&mut self, context: &[u8], new: usize, cancel: Option<&Cancel>) -> Result<()>;
 
     /// Logits of the byte that follows `context`, all of which was taken in and is not empty.
@@ -25,14 +47,34 @@ pub(crate) trait Engine: Send {
     /// There is at least one byte before them.
     fn score(&mut self, context: &[u8], new: usize, nats: &mut [f32], cancel: Option<&Cancel>) -> Result<()>;
 
+    /// Whether [`generate`](Self::generate) does anything.
+    fn runs_ahead(&self) -> bool {
+        false
+    }
+
+    /// Takes in the last `new` bytes of `context`, which is not empty, and then chooses bytes on the device, one after
+    /// the other: writes at most `out.len()` (at least 1) of them and returns how many; all but the last were taken in
+    /// too. 0: the first logits are not all finite, which is for the sampler to judge. On an error nothing of all that
+    /// counts as taken in.
+    fn generate(
+        &mut self,
+        _context: &[u8],
+        _new: usize,
+        _sampling: &DeviceSampling,
+        _out: &mut [u8],
+        _cancel: Option<&Cancel>,
+    ) -> Result<usize> {
+        unreachable!("this engine never runs ahead")
+    }
+
     /// Forgets all that was taken in.
     fn clear(&mut self);
 
     /// Forgets all but `kept`, the first bytes that were taken in. Before the next prediction more are taken in.
     fn rewind(&mut self, kept: &[u8]);
 
-    /// A copy of the whole state.
-    fn fork(&self) -> Box<dyn Engine>;
+    /// A copy of the whole state. A device may have no memory for it.
+    fn fork(&self) -> Result<Box<dyn Engine>>;
 
     /// How many bytes `feed` and `score` take at most in one call.
     fn max_feed(&self) -> usize;

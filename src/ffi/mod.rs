@@ -21,6 +21,7 @@
 
 pub mod batch;
 pub mod cancel;
+pub mod device;
 pub mod error;
 mod guard;
 pub mod library;

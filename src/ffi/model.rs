@@ -17,6 +17,8 @@ pub struct grug_model(Shared<Model>);
 /// Read the file into memory instead of mapping it. A mapped file must not be truncated or written while a model uses
 /// it; replacing it by rename is fine.
 pub const GRUG_MODEL_NO_MMAP: u32 = 1;
+/// On a GPU: do not compare a few bytes' logits with the CPU's while loading.
+pub const GRUG_MODEL_NO_SELF_CHECK: u32 = 8;
 
 /// Copy the buffer.
 pub const GRUG_LOAD_COPY: u32 = 0;
@@ -35,7 +37,7 @@ pub type grug_progress_fn = Option<unsafe extern "C" fn(user: *mut c_void, fract
 pub struct grug_model_options {
     /// sizeof(grug_model_options)
     pub size: usize,
-    /// Where to compute: NULL, "cpu" or "auto", which are all the CPU in this version.
+    /// Where to compute: NULL = "cpu"; "cuda:0", "wgpu:0" (grug_device_get lists them); "auto" = the best there is.
     pub device: *const c_char,
     /// Threads that compute: 0 = one for each physical core, 1 = the calling thread alone.
     pub n_threads: u32,
@@ -105,17 +107,13 @@ pub(super) unsafe fn model<'a>(m: *const grug_model) -> Result<guard::Using<'a, 
 unsafe fn read_options(opt: *const grug_model_options) -> Result<ModelOptions> {
     // SAFETY: by contract.
     let c = unsafe { options::read(opt) }?;
-    if !c.device.is_null() {
+    let device = if c.device.is_null() {
+        "cpu"
+    } else {
         // SAFETY: by contract.
-        let device = unsafe { pointer::text(c.device, "grug_model_options.device") }?;
-        if !matches!(device, "cpu" | "auto") {
-            return Err(Error::new(
-                ErrorKind::Device,
-                format!("grug_model_options.device: there is no {device:?}; this version has \"cpu\""),
-            ));
-        }
-    }
-    if c.flags & !GRUG_MODEL_NO_MMAP != 0 {
+        unsafe { pointer::text(c.device, "grug_model_options.device") }?
+    };
+    if c.flags & !(GRUG_MODEL_NO_MMAP | GRUG_MODEL_NO_SELF_CHECK) != 0 {
         return Err(Error::invalid(format!("grug_model_options.flags: {:#x} has an unknown flag", c.flags)));
     }
     if c.log.is_some() {
@@ -129,6 +127,8 @@ unsafe fn read_options(opt: *const grug_model_options) -> Result<ModelOptions> {
         mmap: c.flags & GRUG_MODEL_NO_MMAP == 0,
         // SAFETY: by contract.
         cancel: unsafe { token(c.cancel) },
+        device: device.into(),
+        self_check: c.flags & GRUG_MODEL_NO_SELF_CHECK == 0,
         ..Default::default()
     })
 }

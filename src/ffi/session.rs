@@ -179,7 +179,7 @@ pub unsafe extern "C" fn grug_session_fork(
     unsafe {
         call(s, err, |state| {
             let out = pointer::output(out, "out")?;
-            out.write(Box::into_raw(new_handle(state.session.fork())?));
+            out.write(Box::into_raw(new_handle(state.session.fork()?)?));
             Ok(GRUG_OK)
         })
     }

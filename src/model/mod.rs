@@ -25,12 +25,12 @@ pub(crate) use embedding::Embedding;
 pub(crate) use head::Head;
 pub(crate) use streams::{AggregatedState, StackState, Streams};
 
-use crate::backend::Engine;
 use crate::backend::cpu::CpuEngine;
+use crate::backend::{DeviceModel, Engine};
 use crate::cancel::Cancel;
 use crate::checkpoint::{Checkpoint, StoredMatrix};
 use crate::config::{Dropout, ModelConfig, Positions, VOCAB};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::manifest::ModelTensors;
 use crate::pool::Pool;
 use crate::session::max_saved_bytes;
@@ -50,11 +50,23 @@ pub struct ModelOptions {
     pub portable: bool,
     /// Stops loading when triggered.
     pub cancel: Option<Cancel>,
+    /// What sessions run on, by name: `cpu` (the default), `wgpu:0`, `cuda:0`, or `auto` for the best there is
+    /// ([`crate::device`]).
+    pub device: String,
+    /// On another device than the CPU: compare a few bytes' logits with the CPU's, and fail where they differ.
+    pub self_check: bool,
 }
 
 impl Default for ModelOptions {
     fn default() -> ModelOptions {
-        ModelOptions { n_threads: 0, mmap: true, portable: false, cancel: None }
+        ModelOptions {
+            n_threads: 0,
+            mmap: true,
+            portable: false,
+            cancel: None,
+            device: "cpu".into(),
+            self_check: true,
+        }
     }
 }
 
@@ -81,6 +93,7 @@ pub(crate) struct Graph {
 
 #[derive(Debug)]
 struct Inner {
+    device: DeviceModel,
     file: Arc<Checkpoint>,
     graph: Arc<Graph>,
     n_params: u64,
@@ -125,15 +138,27 @@ impl Model {
         };
         options.check()?;
         let n_params = ModelTensors::count_parameters(config) as u64;
+        let graph = Arc::new(graph);
+        let device = match options.device.as_str() {
+            "auto" if options.portable => "cpu",
+            name => name,
+        };
+        let device = DeviceModel::load(&file, device)?;
+        if options.portable && !matches!(device, DeviceModel::Cpu) {
+            return Err(Error::new(ErrorKind::Unsupported, "portable logits are computed on the CPU alone"));
+        }
+        if options.self_check {
+            device.check(&graph, config)?;
+        }
+        options.check()?;
         Ok(Model {
-            inner: Arc::new(Inner {
-                graph: Arc::new(graph),
-                n_params,
-                end_byte,
-                file,
-                fingerprint: OnceLock::new(),
-            }),
+            inner: Arc::new(Inner { device, graph, n_params, end_byte, file, fingerprint: OnceLock::new() }),
         })
+    }
+
+    /// The name of the device that sessions run on, such as `cpu` or `wgpu:0`.
+    pub fn device(&self) -> String {
+        self.inner.device.device().to_string()
     }
 
     /// What the model computes.
@@ -217,7 +242,7 @@ impl Model {
 
     /// A new state for a context of `context` bytes on this model's device.
     pub(crate) fn new_engine(&self, context: usize) -> Result<Box<dyn Engine>> {
-        Ok(Box::new(CpuEngine::new(&self.inner.graph, self.config(), context)?))
+        self.inner.device.new_engine(&self.inner.graph, self.config(), context)
     }
 
     /// One pass over exactly this input, without window, padding or start byte: the logits of the byte that follows.

@@ -15,6 +15,7 @@ mod penalties;
 #[cfg(test)]
 mod tests;
 
+use crate::backend::DeviceSampling;
 use crate::config::VOCAB;
 use crate::error::{Error, ErrorKind, Result};
 use crate::grammar::Grammar;
@@ -64,6 +65,40 @@ impl Sampler {
     /// What it was made with.
     pub fn options(&self) -> &SamplerOptions {
         &self.options
+    }
+
+    /// What a device needs to choose the next bytes as [`pick`](Self::pick) does; `None` where that takes more than
+    /// temperature, top_k, top_p and min_p.
+    pub(crate) fn on_device(&self) -> Option<DeviceSampling> {
+        let SamplerOptions {
+            seed,
+            temperature,
+            top_k,
+            typical_p,
+            top_p,
+            min_p,
+            penalty_window,
+            repeat_penalty: _,
+            frequency_penalty: _,
+            presence_penalty: _,
+            mirostat_tau,
+            mirostat_eta: _,
+            utf8,
+            ref bias,
+            ref grammar,
+        } = self.options;
+        let simple = (typical_p == 0.0 || typical_p == 1.0)
+            && penalty_window == 0
+            && mirostat_tau == 0.0
+            && !utf8
+            && bias.is_none()
+            && grammar.is_none();
+        simple.then_some(DeviceSampling { seed, draws: self.draws, temperature, top_k, top_p, min_p })
+    }
+
+    /// Counts the draws that a device made.
+    pub(crate) fn count_draws(&mut self, draws: u64) {
+        self.draws += draws;
     }
 
     /// Back to the first draw, of this seed, and to the beginning of a text.

@@ -72,6 +72,8 @@ static void refused_model_options(void) {
     FAILS(GRUG_EDEVICE, "cuda:7", grug_model_load_file(model_path, &options, &model, &err));
     options.device = "\xff";
     FAILS(GRUG_EINVAL, "grug_model_options.device", grug_model_load_file(model_path, &options, &model, &err));
+    options.device = "gpu";
+    FAILS(GRUG_EDEVICE, "must be \"auto\"", grug_model_load_file(model_path, &options, &model, &err));
     options.device = NULL;
     options.flags = 0x80000000u;
     FAILS(GRUG_EINVAL, "grug_model_options.flags", grug_model_load_file(model_path, &options, &model, &err));

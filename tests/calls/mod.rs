@@ -138,8 +138,11 @@ pub fn run(model: &Model, data: &[u8]) {
                 }
             }
             5 => {
-                let copy =
-                    Checked { session: one.session.fork(), bytes: one.bytes.clone(), started: one.started };
+                let copy = Checked {
+                    session: one.session.fork().unwrap(),
+                    bytes: one.bytes.clone(),
+                    started: one.started,
+                };
                 if sessions.len() < 4 {
                     sessions.push(copy);
                 } else {

@@ -51,6 +51,9 @@ pub struct Arguments {
     /// Threads that compute; 0 = one for each core.
     #[arg(long, value_name = "N", default_value_t = 0)]
     threads: usize,
+    /// Where to compute: cpu, wgpu:N, cuda:N, or auto for the best there is; `grug devices` lists them.
+    #[arg(long, default_value = "cpu")]
+    device: String,
 }
 
 /// The prompt, from wherever it is.
@@ -82,8 +85,9 @@ pub fn run(arguments: &Arguments) -> Outcome {
     };
     let mut sampler = Sampler::new(&options).map_err(|e| Failure::Usage(e.message().into()))?;
     let prompt = prompt(arguments)?;
-    let model =
-        Model::load(&arguments.model, &ModelOptions { n_threads: arguments.threads, ..Default::default() })?;
+    let model_options =
+        ModelOptions { n_threads: arguments.threads, device: arguments.device.clone(), ..Default::default() };
+    let model = Model::load(&arguments.model, &model_options)?;
     let cancel = cancel_on_interrupt();
     let mut session =
         Session::new(&model, &SessionOptions { cancel: Some(cancel.clone()), ..Default::default() })?;

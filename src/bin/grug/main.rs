@@ -4,6 +4,7 @@
 //! `grug: FILE: what`, and status 1; wrong usage is status 2, an interrupt 130.
 
 mod bench;
+mod devices;
 mod generate;
 mod import;
 mod info;
@@ -35,6 +36,7 @@ enum Command {
     Score(score::Arguments),
     Quantize(quantize::Arguments),
     Bench(bench::Arguments),
+    Devices(devices::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -45,6 +47,7 @@ fn main() -> ExitCode {
         Command::Score(arguments) => score::run(&arguments),
         Command::Quantize(arguments) => quantize::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
+        Command::Devices(arguments) => devices::run(&arguments),
     };
     match result {
         // Whoever read our output has had enough: that is no failure.

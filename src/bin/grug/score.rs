@@ -31,12 +31,16 @@ pub struct Arguments {
     /// Threads that compute; 0 = one for each core.
     #[arg(long, value_name = "N", default_value_t = 0)]
     threads: usize,
+    /// Where to compute: cpu, wgpu:N, cuda:N, or auto for the best there is; `grug devices` lists them.
+    #[arg(long, default_value = "cpu")]
+    device: String,
 }
 
 pub fn run(arguments: &Arguments) -> Outcome {
     let path = &arguments.file;
-    let model =
-        Model::load(&arguments.model, &ModelOptions { n_threads: arguments.threads, ..Default::default() })?;
+    let options =
+        ModelOptions { n_threads: arguments.threads, device: arguments.device.clone(), ..Default::default() };
+    let model = Model::load(&arguments.model, &options)?;
     let input: Box<dyn Read> = if is_stdin(path) {
         Box::new(std::io::stdin().lock())
     } else {

@@ -1,0 +1,178 @@
+//! Checks a GPU against the CPU, and measures it: for machines that have one, but no Rust.
+//!
+//! ```text
+//! cargo build --release --example gpu_table --features wgpu,cuda     (anywhere)
+//! target/release/examples/gpu_table [DEVICE]...                      (there; without arguments, every device)
+//! ```
+//! The program needs nothing beside it. It prints, for each device, the largest difference of logits from the CPU's on
+//! models of every kind, and then microseconds a byte of decoding and bytes a second of prefill.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use grug::checkpoint::{TensorToWrite, save_model};
+use grug::init::initial_values;
+use grug::manifest::ModelTensors;
+use grug::{Model, ModelConfig, ModelOptions, Result, Sampler, SamplerOptions, Session, SessionOptions};
+
+/// Small models of every kind, for the comparison.
+const KINDS: [(&str, &str); 4] = [
+    (
+        "causal",
+        "context_bytes = 96\nembedding_dim = 64\nd_model = 64\nn_heads = 4\nn_layers = 2\npositions = \"learned\"\n\
+         max_positions = 96\n",
+    ),
+    (
+        "causal, modern",
+        "context_bytes = 96\nembedding_dim = 48\nd_model = 64\nn_heads = 4\nn_kv_heads = 2\nn_layers = 2\n\
+         positions = \"rotary\"\nnorm = \"rms\"\nbias = false\nnorm_first = true\nqk_norm = true\n\
+         ffn_activation = \"swiglu\"\nattention_window = 40\nembedding_norm = true\nbigram_dim = 8\n\
+         conv_frontend = { channels = [40], kernels = [3] }\n",
+    ),
+    (
+        "causal, parallel streams",
+        "context_bytes = 96\nembedding_dim = 48\nd_model = 64\nn_heads = 4\nn_layers = 2\npositions = \"rotary\"\n\
+         aggregated_stream = { d_model = 80, n_layers = 2, kernel = 5, stride = 3 }\n",
+    ),
+    (
+        "bidirectional, parallel streams",
+        "context_bytes = 96\nattention = \"bidirectional\"\nembedding_dim = 48\nd_model = 64\nn_heads = 4\n\
+         n_layers = 2\npositions = \"sinusoidal\"\n\
+         aggregated_stream = { d_model = 80, n_layers = 2, kernel = 4, stride = 4 }\n",
+    ),
+];
+
+/// The models that are measured.
+const MEASURED: [(&str, usize, usize, usize); 2] = [("d512 L8", 512, 8, 8), ("d1024 L12", 1024, 12, 16)];
+
+/// Writes a random model with weights of 16 bits, and loads it on each of the devices.
+fn models(toml: &str, devices: &[&str], self_check: bool) -> Result<Vec<Model>> {
+    let config = ModelConfig::from_toml(toml)?;
+    let path = std::env::temp_dir().join(format!("gpu_table-{}.safetensors", std::process::id()));
+    let specs = ModelTensors::specs(&config).into_leaves();
+    let bytes: Vec<Vec<u8>> = specs
+        .iter()
+        .enumerate()
+        .map(|(i, spec)| {
+            initial_values(spec, i, 1).iter().flat_map(|v| half::bf16::from_f32(*v).to_le_bytes()).collect()
+        })
+        .collect();
+    let tensors: Vec<_> = specs
+        .iter()
+        .zip(&bytes)
+        .map(|(spec, bytes)| TensorToWrite { name: &spec.name, dtype: "BF16", shape: &spec.shape, bytes })
+        .collect();
+    save_model(&path, &config, &BTreeMap::new(), &tensors)?;
+    let load = |device: &&str| {
+        Model::load(
+            &path,
+            &ModelOptions { device: device.to_string(), mmap: false, self_check, ..Default::default() },
+        )
+    };
+    let models = devices.iter().map(load).collect();
+    // A file that stays behind in the folder for such files is no failure.
+    let _ = std::fs::remove_file(&path);
+    models
+}
+
+/// The largest difference of logits while both are fed the same text, relative to the largest logit.
+fn difference(toml: &str, device: &str) -> Result<f32> {
+    let mut sessions = Vec::new();
+    for model in models(toml, &["cpu", device], false)? {
+        sessions.push(Session::new(&model, &SessionOptions::default())?);
+    }
+    let text: Vec<u8> = (0..120u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 21) as u8).collect();
+    let mut worst = 0.0f32;
+    // Some at once, then one at a time, past the end of the context.
+    for part in std::iter::once(&text[..20]).chain(text[20..].chunks(1)) {
+        let mut logits = Vec::new();
+        for session in &mut sessions {
+            session.feed(part)?;
+            logits.push(*session.logits()?);
+        }
+        let largest = logits[0].iter().fold(0.0f32, |m, v| m.max(v.abs()));
+        let apart = logits[0].iter().zip(&logits[1]).fold(0.0f32, |m, (a, b)| m.max((a - b).abs()));
+        worst = worst.max(if apart.is_finite() { apart / largest } else { f32::INFINITY });
+    }
+    Ok(worst)
+}
+
+fn median(mut times: Vec<f64>) -> f64 {
+    times.sort_by(f64::total_cmp);
+    times[times.len() / 2]
+}
+
+/// Microseconds a byte of decoding from a context of `start` bytes; bytes a second of prefill.
+fn measure(model: &Model, start: usize) -> Result<(f64, f64)> {
+    let mut session = Session::new(model, &SessionOptions::default())?;
+    let mut sampler = Sampler::new(&SamplerOptions { temperature: 1.0, seed: 1, ..Default::default() })?;
+    let prompt: Vec<u8> = (0..start).map(|i| (i * 37 % 251) as u8).collect();
+    let (mut decode, mut prefill) = (Vec::new(), Vec::new());
+    for _ in 0..6 {
+        session.reset();
+        let now = Instant::now();
+        session.feed(&prompt)?;
+        session.logits()?;
+        prefill.push(start as f64 / now.elapsed().as_secs_f64());
+        let (mut text, mut n) = ([0; 256], 0);
+        let now = Instant::now();
+        session.generate(&mut sampler, &[], &mut text, &mut n)?;
+        decode.push(now.elapsed().as_secs_f64() * 1e6 / text.len() as f64);
+    }
+    // The first round compiles and warms up.
+    Ok((median(decode.split_off(1)), median(prefill.split_off(1))))
+}
+
+fn run() -> Result<bool> {
+    let found = grug::device::devices();
+    for device in &found {
+        println!(
+            "{}: {} ({}), {} MiB",
+            device.name(),
+            device.description,
+            device.features,
+            device.memory_total >> 20
+        );
+    }
+    let mut wanted: Vec<String> = std::env::args().skip(1).collect();
+    if wanted.is_empty() {
+        wanted = found.iter().skip(1).map(|device| device.name()).collect();
+    }
+    let mut good = !wanted.is_empty();
+    if wanted.is_empty() {
+        println!("there is no GPU that this program can use");
+    }
+    for device in &wanted {
+        println!("\n{device}: largest difference of logits from the CPU's, relative to the largest logit");
+        for (name, toml) in KINDS {
+            let worst = difference(toml, device)?;
+            good &= worst < 1e-4;
+            println!("  {worst:9.2e}  {name}{}", if worst < 1e-4 { "" } else { "   TOO LARGE" });
+        }
+        println!("{device}: weights of 16 bits (bf16), one session, random weights, medians of 5");
+        println!("  model      context   us a byte   prefill bytes/s");
+        for (name, d, layers, heads) in MEASURED {
+            let toml = format!(
+                "context_bytes = 1024\nembedding_dim = {d}\nd_model = {d}\nn_heads = {heads}\nn_layers = {layers}\n\
+                 positions = \"rotary\"\nnorm_first = true\n"
+            );
+            let model = models(&toml, &[device], false)?.remove(0);
+            for start in [16, 512] {
+                let (decode, prefill) = measure(&model, start)?;
+                println!("  {name:9}  {start:7}   {decode:9.1}   {prefill:15.0}");
+            }
+        }
+    }
+    Ok(good)
+}
+
+fn main() -> std::process::ExitCode {
+    match run() {
+        Ok(true) => std::process::ExitCode::SUCCESS,
+        Ok(false) => std::process::ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("gpu_table: {error}");
+            std::process::ExitCode::FAILURE
+        }
+    }
+}

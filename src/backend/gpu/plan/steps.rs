@@ -1,0 +1,136 @@
+//! Single steps: products, norms, copies, and what they have as their arguments.
+
+use super::build::Builder;
+use super::{Dim, Kernel, Op};
+use crate::backend::gpu::args::*;
+use crate::backend::gpu::layout::Rows;
+use crate::backend::gpu::weights::Part;
+use crate::config::{Activation, Norm, VOCAB};
+use crate::error::Result;
+use crate::manifest::{LinearTensors, NormTensors};
+
+impl Builder<'_> {
+    pub(super) fn head(&mut self, states: Rows, dim: Dim) -> Result<()> {
+        let config = self.config;
+        let tensors = &self.parts.tensors;
+        let head = LinearTensors {
+            weight: tensors.head_weight.unwrap_or(tensors.embedding),
+            bias: tensors.head_bias,
+        };
+        let mut args = norm_args(&tensors.final_norm, config.norm);
+        if config.logit_softcap > 0.0 {
+            args.epilogue = EPILOGUE_SOFTCAP;
+            args.scalar = (config.logit_softcap as f32).to_bits();
+        }
+        self.linear(&head, states, Rows::new(self.places.logits, VOCAB), dim, args);
+        Ok(())
+    }
+
+    /// A product; `args` says what comes before and after it.
+    pub(super) fn linear(&mut self, linear: &LinearTensors<Part>, x: Rows, y: Rows, dim: Dim, args: Args) {
+        let mut op = op(if self.single { Kernel::Linear } else { Kernel::Matmul });
+        op.args = Args { rows: dim.0, bias: linear.bias.map_or(NONE, vector), ..args };
+        let shape = self.set_weight(&mut op, 0, linear.weight);
+        (op.args.inputs, op.args.outputs) = (shape.1 as u32, shape.0 as u32);
+        let mut input = x;
+        if !self.single && args.prologue != PROLOGUE_NONE {
+            // Many rows: what the prologue makes is written down once.
+            let kernel = if args.prologue == PROLOGUE_NORM { Kernel::Norm } else { Kernel::Activate };
+            let at = if kernel == Kernel::Norm { self.places.normed } else { self.places.gated };
+            let made = Rows::new(at, shape.1);
+            let mut before = Op { kernel, args: op.args, weights: [None; 3], cache: None };
+            before.args.outputs = shape.1 as u32;
+            (before.args.add, before.args.positions) = (0, NONE);
+            x.as_input(&mut before.args);
+            made.as_result(&mut before.args);
+            self.ops.push(before);
+            op.args.prologue = PROLOGUE_NONE;
+            input = made;
+        }
+        input.as_input(&mut op.args);
+        y.as_result(&mut op.args);
+        self.ops.push(op);
+    }
+
+    pub(super) fn norm(
+        &mut self,
+        norm: &NormTensors<Part>,
+        kind: Norm,
+        x: Rows,
+        y: Rows,
+        dim: Dim,
+        positions: u32,
+    ) {
+        let mut op = op(Kernel::Norm);
+        op.args = Args { rows: dim.0, positions, ..norm_args(norm, kind) };
+        let width = x.stride as u32;
+        (op.args.inputs, op.args.outputs) = (width, width);
+        x.as_input(&mut op.args);
+        y.as_result(&mut op.args);
+        self.ops.push(op);
+    }
+
+    /// Copies a row of `x`, the one that a dimension names or the first, to `y`.
+    pub(super) fn copy_row(&mut self, x: Rows, row: Option<Dim>, y: Rows, width: usize) {
+        let mut op = op(Kernel::CopyRow);
+        (op.args.skip, op.args.outputs) = (row.map_or(0, |dim| dim.0), width as u32);
+        x.as_input(&mut op.args);
+        y.as_result(&mut op.args);
+        self.ops.push(op);
+    }
+
+    /// Positions that a cache holds.
+    pub(super) fn cache_rows(&self, cache: usize) -> usize {
+        let positions = self.config.frontend_len(self.context).unwrap_or(self.context);
+        if cache < self.config.n_layers {
+            positions
+        } else {
+            self.config.aggregated_len(positions).unwrap_or(positions)
+        }
+    }
+
+    /// Sets weight `i` of a step and returns the matrix's (rows, cols).
+    pub(super) fn set_weight(&self, op: &mut Op, i: usize, part: Part) -> (usize, usize) {
+        let Part::Matrix(index) = part else { unreachable!("a matrix is laid out as one") };
+        let shape = self.parts.shapes[index];
+        op.weights[i] = Some(index);
+        let (stride, kind) = (shape.stride as u32, shape.kind);
+        match i {
+            0 => (op.args.w_stride, op.args.w_kind) = (stride, kind),
+            1 => (op.args.w1_stride, op.args.w1_kind) = (stride, kind),
+            _ => (op.args.w2_stride, op.args.w2_kind) = (stride, kind),
+        }
+        (shape.rows, shape.cols)
+    }
+}
+
+pub(super) fn op(kernel: Kernel) -> Op {
+    Op { kernel, args: Args::default(), weights: [None; 3], cache: None }
+}
+
+pub(super) fn vector(part: Part) -> u32 {
+    match part {
+        Part::Vector(at) => at,
+        Part::Matrix(_) => unreachable!("a vector is laid out as one"),
+    }
+}
+
+pub(super) fn norm_args(norm: &NormTensors<Part>, kind: Norm) -> Args {
+    Args {
+        prologue: PROLOGUE_NORM,
+        gain: vector(norm.weight),
+        gain_bias: norm.bias.map_or(NONE, vector),
+        rms: (kind == Norm::Rms) as u32,
+        ..Args::default()
+    }
+}
+
+/// The code of a nonlinearity that works number by number; a gate is the next product's prologue.
+pub(super) fn epilogue(activation: Activation) -> u32 {
+    match activation {
+        Activation::Gelu => EPILOGUE_GELU,
+        Activation::Relu => EPILOGUE_RELU,
+        Activation::Relu2 => EPILOGUE_RELU2,
+        Activation::Swiglu => EPILOGUE_NONE,
+    }
+}

@@ -1,0 +1,170 @@
+//! Everything but decoding.
+
+use grug::checkpoint::Checkpoint;
+use grug::{ErrorKind, Model, ModelConfig, ModelOptions, Overflow, Sampler, Session, SessionOptions};
+
+use crate::common::{
+    self, ALL, CAUSAL_MODERN, CAUSAL_PARALLEL, CAUSAL_PLAIN, relative_difference, some_bytes,
+};
+use crate::gpu_suite::{MORE, every_kind, models, session};
+#[cfg(feature = "import")]
+use crate::pth;
+use crate::{DEVICE, NEEDS, prepare};
+
+#[test]
+fn logits_are_the_cpus_for_weights_of_16_bits() {
+    for dtype in ["F16", "BF16"] {
+        for toml in [CAUSAL_PLAIN, CAUSAL_MODERN, common::PARALLEL, MORE[0].1] {
+            let [mut cpu, mut gpu] = models(toml, dtype).map(|model| session(&model));
+            for part in some_bytes(14, 1).split_inclusive(|b| b % 5 == 0) {
+                let [a, b] = [&mut cpu, &mut gpu].map(|session| {
+                    session.feed(part).unwrap();
+                    session.logits().map(|logits| logits.to_vec()).ok()
+                });
+                let (Some(a), Some(b)) = (&a, &b) else {
+                    assert_eq!(a, b, "an input too short for one is too short for the other");
+                    continue;
+                };
+                let difference = relative_difference(b, a);
+                assert!(difference < 1e-4, "{dtype} {toml}: {difference}");
+            }
+        }
+    }
+}
+
+#[test]
+fn how_bytes_are_divided_into_calls_does_not_matter() {
+    for (name, toml) in [ALL[0], ALL[1], ALL[2], MORE[1]] {
+        let [_, model] = models(toml, "F32");
+        let mut session = session(&model);
+        let bytes = some_bytes(model.config().context_bytes + 30, 5);
+        for end in [10, bytes.len() / 2, bytes.len()] {
+            let mut first: Option<Vec<f32>> = None;
+            for chunk in [1, 7, bytes.len()] {
+                session.reset();
+                bytes[..end].chunks(chunk).for_each(|part| session.feed(part).unwrap());
+                let logits = session.logits().unwrap().to_vec();
+                let difference = relative_difference(&logits, first.get_or_insert(logits.clone()));
+                assert!(difference < 1e-5, "{name}, {end} bytes by {chunk}: {difference}");
+            }
+        }
+    }
+}
+
+#[test]
+fn scores_are_the_cpus() {
+    for (name, toml) in every_kind() {
+        let [a, b] = models(toml, "F32").map(|model| {
+            let mut session = session(&model);
+            let bytes = some_bytes(model.config().context_bytes + 9, 4);
+            let mut nats = vec![0.0; bytes.len() - 8];
+            session.feed(&bytes[..8]).unwrap();
+            session.score(&bytes[8..], Some(&mut nats)).unwrap();
+            // The session goes on from there.
+            nats.extend(session.logits().unwrap());
+            nats
+        });
+        let difference = relative_difference(&b, &a);
+        assert!(difference < 1e-4, "{name}: {difference}");
+    }
+}
+
+#[test]
+fn a_full_context_is_an_error_where_asked_for() {
+    let [_, model] = models(CAUSAL_PARALLEL, "F32");
+    let options = SessionOptions { overflow: Overflow::Error, ..Default::default() };
+    let mut session = Session::new(&model, &options).unwrap();
+    session.feed(&some_bytes(20, 1)).unwrap();
+    let (mut text, mut n) = ([0; 30], 0);
+    let error = session.generate(&mut Sampler::greedy(), &[], &mut text, &mut n).unwrap_err();
+    assert_eq!((error.kind(), n, session.position()), (ErrorKind::ContextFull, 4, 24));
+}
+
+#[test]
+fn going_back_is_as_if_it_never_happened() {
+    for (name, toml) in ALL {
+        let [cpu, gpu] = models(toml, "F32");
+        let (mut ours, mut reference) = (session(&gpu), session(&cpu));
+        let bytes = some_bytes(40, 9);
+        for n in [1, 5, 13] {
+            ours.reset();
+            reference.reset();
+            ours.feed(&bytes).unwrap();
+            ours.rewind(n).unwrap();
+            reference.feed(&bytes[..40 - n as usize]).unwrap();
+            for session in [&mut ours, &mut reference] {
+                session.feed(b"x").unwrap();
+            }
+            let difference = relative_difference(ours.logits().unwrap(), reference.logits().unwrap());
+            assert!(difference < 1e-4, "{name}, {n} back: {difference}");
+        }
+    }
+}
+
+#[test]
+fn embeddings_are_the_cpus() {
+    for (name, toml) in every_kind() {
+        let [a, b] = models(toml, "F32").map(|model| {
+            let mut session = session(&model);
+            session.feed(&some_bytes(10, 3)).unwrap();
+            let mut all = session.embedding().unwrap().to_vec();
+            session.score(b"abc", None).unwrap();
+            all.extend(session.embedding().unwrap());
+            all
+        });
+        let difference = relative_difference(&b, &a);
+        assert!(difference < 1e-4, "{name}: {difference}");
+    }
+}
+
+#[test]
+fn the_device_is_listed_and_a_missing_one_is_an_error() {
+    prepare();
+    let devices = grug::device::devices();
+    assert_eq!(devices[0].name(), "cpu");
+    let ours = devices.iter().find(|device| device.name() == DEVICE);
+    assert!(!ours.unwrap_or_else(|| panic!("these tests need {NEEDS}")).description.is_empty());
+    let model = |device: &str| {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.safetensors");
+        common::write_random_model(&path, &ModelConfig::from_toml(CAUSAL_PLAIN).unwrap(), 1);
+        let options = ModelOptions { device: device.into(), ..Default::default() };
+        Model::from_checkpoint(Checkpoint::open_copied(&path).unwrap(), &options)
+    };
+    let absent = DEVICE.replace(":0", ":99");
+    let error = model(&absent).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Device);
+    assert!(error.message().contains(&absent), "{error}");
+    assert_eq!(model("vulkan").unwrap_err().kind(), ErrorKind::Device);
+    assert_ne!(model("auto").unwrap().device(), "cpu");
+}
+
+#[test]
+#[cfg(feature = "import")]
+fn published_models_are_what_they_are_on_the_scalar_cpu() {
+    prepare();
+    let folder = tempfile::tempdir().unwrap();
+    for name in pth::FIXTURES {
+        let path = folder.path().join("model.safetensors");
+        grug::import::read_pth(&pth::fixture_pth(name)).unwrap().save(&path).unwrap();
+        let [mut scalar, mut gpu] = [("cpu", true), (DEVICE, false)].map(|(device, portable)| {
+            let options =
+                ModelOptions { n_threads: 1, device: device.into(), portable, ..Default::default() };
+            session(&Model::from_checkpoint(Checkpoint::open_copied(&path).unwrap(), &options).unwrap())
+        });
+        for part in [&b"The cat sat on the "[..], b"m", b"at, and then it"] {
+            let [a, b] = [&mut scalar, &mut gpu].map(|session| {
+                session.feed(part).unwrap();
+                session.logits().unwrap().to_vec()
+            });
+            let difference = relative_difference(&b, &a);
+            assert!(difference < 1e-4, "{name}: {difference}");
+        }
+        let [a, b] = [scalar, gpu].map(|mut session| {
+            let (mut text, mut n) = ([0; 6], 0);
+            session.generate(&mut Sampler::greedy(), &[], &mut text, &mut n).unwrap();
+            text
+        });
+        assert_eq!(a, b, "{name}");
+    }
+}
