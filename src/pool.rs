@@ -260,13 +260,15 @@ fn physical_cores() -> usize {
 }
 
 impl Pool {
-    /// A pool that computes on this many threads, the caller's included. 0 = one for each core.
+    /// A pool that computes on this many threads, the caller's included. 0 = one for each core. WebAssembly has but the
+    /// caller's.
     pub fn new(n_threads: usize) -> Result<Pool> {
         let n_threads = match n_threads {
             0 => physical_cores().min(MAX_THREADS),
             n if n > MAX_THREADS => {
                 return Err(Error::invalid(format!("{n} threads: at most {MAX_THREADS} are possible")));
             }
+            _ if cfg!(target_family = "wasm") => 1,
             n => n,
         };
         let mut pool = Pool { shared: None, workers: Vec::new(), forks: forks() };

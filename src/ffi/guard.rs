@@ -23,8 +23,8 @@ use std::sync::{Once, OnceLock};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ffi::error::{grug_error, grug_status};
 
-/// How the names of the library's worker threads begin.
-const WORKER_NAME: &str = "grug-";
+/// The name of the library's worker threads, or how it begins.
+const WORKER_NAME: &str = "grug";
 
 type Hook = Box<dyn Fn(&PanicHookInfo<'_>) + Sync + Send>;
 

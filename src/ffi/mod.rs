@@ -30,3 +30,5 @@ mod options;
 mod pointer;
 pub mod sampler;
 pub mod session;
+#[cfg(target_family = "wasm")]
+pub mod wasm;

@@ -18,6 +18,8 @@ mod avx512;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod scalar;
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+mod simd128;
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) use avx2::Avx2;
@@ -26,6 +28,8 @@ pub(crate) use avx512::Avx512;
 #[cfg(target_arch = "aarch64")]
 pub(crate) use neon::Neon;
 pub(crate) use scalar::Scalar;
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+pub(crate) use simd128::Simd128;
 
 /// Rows of a tile of quantized weights, and positions of a block of cached keys.
 pub(crate) const TILE: usize = 16;
@@ -138,6 +142,8 @@ pub(crate) enum Isa {
     Avx512 = 3,
     #[cfg(target_arch = "aarch64")]
     Neon = 4,
+    #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+    Simd128 = 5,
 }
 
 impl Isa {
@@ -150,6 +156,8 @@ impl Isa {
         Isa::Avx512,
         #[cfg(target_arch = "aarch64")]
         Isa::Neon,
+        #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+        Isa::Simd128,
     ];
 
     /// The word for it in `GRUG_ISA`.
@@ -162,6 +170,8 @@ impl Isa {
             Isa::Avx512 => "avx512",
             #[cfg(target_arch = "aarch64")]
             Isa::Neon => "neon",
+            #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+            Isa::Simd128 => "simd128",
         }
     }
 
@@ -186,6 +196,8 @@ impl Isa {
             }
             #[cfg(target_arch = "aarch64")]
             Isa::Neon => std::arch::is_aarch64_feature_detected!("neon"),
+            #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+            Isa::Simd128 => true,
         }
     }
 
@@ -246,6 +258,8 @@ macro_rules! dispatch {
                     $crate::simd::Isa::Avx512 => avx512($($arg),*),
                     #[cfg(target_arch = "aarch64")]
                     $crate::simd::Isa::Neon => neon($($arg),*),
+                    #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+                    $crate::simd::Isa::Simd128 => $kernel::<$crate::simd::Simd128>($($arg),*),
                 }
             }
         }

@@ -1,0 +1,414 @@
+// grug for JavaScript, through WebAssembly: the classes of the package for Node, in browsers and everywhere else.
+import { breathe, check, failure, fetched, init, library, paced, received, toBytes } from './library.mjs';
+
+export { init };
+
+const STOP_REASONS = ['capacity', 'end-byte', 'sequence', 'grammar'];
+/** Bytes that are generated into one buffer. */
+const PIECE = 4096;
+
+/** The version of libgrug; once the module is loaded. */
+export function version() {
+  return library().version;
+}
+
+/** A handle of the module, freed by close() or when it is collected. */
+class Handle {
+  #free;
+  #handle;
+
+  constructor(lib, handle, release) {
+    this._lib = lib;
+    this.#handle = handle;
+    this.#free = { free: release, pointer: handle };
+    lib.forgotten.register(this, this.#free, this);
+  }
+
+  get _handle() {
+    check(this.#handle !== 0, `this ${this.constructor.name.toLowerCase()} is closed`);
+    return this.#handle;
+  }
+
+  close() {
+    if (this.#handle === 0) return;
+    const { free, pointer } = this.#free;
+    this._lib.forgotten.unregister(this);
+    this._lib.quietly(() => free(pointer));
+    this.#handle = 0;
+  }
+
+  [Symbol.dispose ?? Symbol.for('Symbol.dispose')]() {
+    this.close();
+  }
+}
+
+/** A model file in the module's memory, which is used where it is until the last handle of it is freed. */
+class Weights {
+  #users = 0;
+
+  constructor(lib, { pointer, room, len }) {
+    Object.assign(this, { lib, pointer, room, len });
+  }
+
+  use() {
+    this.#users += 1;
+  }
+
+  /** What frees a handle that uses them, and them with the last one. */
+  releasing(free) {
+    return (pointer) => {
+      free(pointer);
+      this.#users -= 1;
+      if (this.#users === 0) this.lib.free(this.pointer, this.room);
+    };
+  }
+}
+
+/** The value of a metadata entry or the name of one: asked for its length first. */
+function textOf(lib, name, ...args) {
+  const view = () => lib.view(lib.out, 4);
+  view().setUint32(0, 0, true);
+  try {
+    lib.call(name, ...args, 0, lib.out);
+    return '';
+  } catch (error) {
+    if (error.code !== 'GRUG_ESPACE') throw error;
+  }
+  const len = view().getUint32(0, true);
+  return lib.with(len, (pointer) => {
+    lib.call(name, ...args, pointer, lib.out);
+    return new TextDecoder().decode(lib.bytes(pointer, len));
+  });
+}
+
+export class Model extends Handle {
+  #weights;
+
+  constructor(lib, handle, weights) {
+    super(lib, handle, weights.releasing(lib.exports.grug_model_free));
+    weights.use();
+    this.#weights = weights;
+  }
+
+  static async load(source, { onProgress, signal } = {}) {
+    signal?.throwIfAborted();
+    await init();
+    const lib = library();
+    let file;
+    if (typeof source === 'string' || source instanceof URL || source instanceof Response) {
+      const response = source instanceof Response ? source : await fetched(source);
+      file = await received(lib, response, onProgress, signal);
+    } else {
+      const data = toBytes(source);
+      file = { pointer: lib.alloc(data.length), room: data.length, len: data.length };
+      lib.bytes(file.pointer, data.length).set(data);
+    }
+    try {
+      // GRUG_LOAD_BORROW; one thread.
+      const handle = lib.with(32, (options) => {
+        const view = lib.view(options, 32);
+        view.setUint32(0, 32, true);
+        view.setUint32(8, 1, true);
+        return lib.make('grug_model_load_buffer', file.pointer, file.len, 1, options);
+      });
+      return new Model(lib, handle, new Weights(lib, file));
+    } catch (error) {
+      lib.free(file.pointer, file.room);
+      throw error;
+    }
+  }
+
+  get _weights() {
+    return this.#weights;
+  }
+
+  get info() {
+    const lib = this._lib;
+    return lib.with(64, (info) => {
+      lib.view(info, 64).setUint32(0, 64, true);
+      lib.call('grug_model_get_info', this._handle, info);
+      const view = lib.view(info, 64);
+      const u64 = (at) => Number(view.getBigUint64(at, true));
+      const endByte = view.getInt32(60, true);
+      return {
+        params: u64(8),
+        weightBytes: u64(16),
+        fingerprint: view.getBigUint64(24, true),
+        contextBytes: u64(32),
+        stateBytes: u64(40),
+        rewindBytes: u64(48),
+        embeddingDim: view.getUint32(56, true),
+        endByte: endByte < 0 ? null : endByte,
+      };
+    });
+  }
+
+  get metadata() {
+    const entries = {};
+    for (let i = 0; ; i++) {
+      let key;
+      try {
+        key = textOf(this._lib, 'grug_model_get_metadata_key', this._handle, i);
+      } catch (error) {
+        if (error.code === 'GRUG_ENOTFOUND') return entries;
+        throw error;
+      }
+      entries[key] = this._lib.withBytes(toBytes(`${key}\0`), (name) =>
+        textOf(this._lib, 'grug_model_get_metadata', this._handle, name),
+      );
+    }
+  }
+
+  createSession(options) {
+    return new Session(this, options);
+  }
+}
+
+/** The fields of grug_sampler_options that are numbers: where they are, and how they are written. */
+const SAMPLER_FIELDS = {
+  temperature: [16, 'setFloat32'],
+  topP: [20, 'setFloat32'],
+  minP: [24, 'setFloat32'],
+  typicalP: [28, 'setFloat32'],
+  topK: [32, 'setUint32'],
+  penaltyWindow: [36, 'setUint32'],
+  repeatPenalty: [40, 'setFloat32'],
+  frequencyPenalty: [44, 'setFloat32'],
+  presencePenalty: [48, 'setFloat32'],
+  mirostatTau: [52, 'setFloat32'],
+  mirostatEta: [56, 'setFloat32'],
+};
+
+export class Sampler extends Handle {
+  constructor({ seed = 0, ...options } = {}) {
+    const lib = library();
+    const handle = lib.with(72, (at) => {
+      const view = lib.view(at, 72);
+      view.setUint32(0, 72, true);
+      view.setBigUint64(8, BigInt(seed), true);
+      for (const [name, value] of Object.entries(options)) {
+        const field = SAMPLER_FIELDS[name];
+        check(field, `${name} is no option of a sampler`);
+        check(typeof value === 'number', `${name} must be a number`);
+        if (field[1] === 'setUint32') {
+          check(Number.isInteger(value) && value >= 0 && value < 2 ** 32, `${name} must be an integer, 0 or more`);
+        }
+        view[field[1]](field[0], value, true);
+      }
+      return lib.make('grug_sampler_new', at);
+    });
+    super(lib, handle, lib.exports.grug_sampler_free);
+  }
+
+  reset(seed = 0) {
+    this._lib.call('grug_sampler_reset', this._handle, BigInt(seed));
+  }
+
+  pick(logits) {
+    check(logits instanceof Float32Array && logits.length === 256, 'logits must be a Float32Array of 256');
+    const bytes = new Uint8Array(logits.buffer, logits.byteOffset, logits.byteLength);
+    return this._lib.withBytes(bytes, (at) => this._lib.call('grug_sampler_pick', this._handle, at));
+  }
+}
+
+function floats(lib, pointer, n) {
+  return new Float32Array(lib.bytes(pointer, 4 * n).slice().buffer);
+}
+
+function concat(pieces) {
+  const all = new Uint8Array(pieces.reduce((n, piece) => n + piece.length, 0));
+  let at = 0;
+  for (const piece of pieces) {
+    all.set(piece, at);
+    at += piece.length;
+  }
+  return all;
+}
+
+export class Session extends Handle {
+  #weights;
+  #busy = false;
+
+  /** Of a model with options; `fork` gives the handle of a session that there is. */
+  constructor(model, { maxContext = 0, overflow = 'slide' } = {}, forked = null) {
+    check(overflow === 'slide' || overflow === 'error', 'overflow must be "slide" or "error"');
+    check(Number.isSafeInteger(maxContext) && maxContext >= 0, 'maxContext must be 0 or more');
+    const [lib, weights] = [model._lib, model._weights];
+    const create = () =>
+      lib.with(32, (options) => {
+        const view = lib.view(options, 32);
+        view.setUint32(0, 32, true);
+        view.setBigUint64(8, BigInt(maxContext), true);
+        view.setUint32(16, overflow === 'slide' ? 0 : 1, true);
+        return lib.make('grug_session_new', model._handle, options);
+      });
+    super(lib, forked ?? create(), weights.releasing(lib.exports.grug_session_free));
+    weights.use();
+    this.#weights = weights;
+  }
+
+  get _weights() {
+    return this.#weights;
+  }
+
+  /** The handle, for a call at once: not while a longer call is between two of its steps. */
+  get #idle() {
+    if (this.#busy) throw failure('GRUG_EBUSY', -8, 'another call is using this session');
+    return this._handle;
+  }
+
+  async #run(body) {
+    this.#idle;
+    this.#busy = true;
+    try {
+      return await body();
+    } finally {
+      this.#busy = false;
+    }
+  }
+
+  get position() {
+    return Number(this._lib.enter(() => this._lib.exports.grug_session_position(this._handle)));
+  }
+
+  reset() {
+    this._lib.call('grug_session_reset', this.#idle);
+  }
+
+  fork() {
+    return new Session(this, {}, this._lib.make('grug_session_fork', this.#idle));
+  }
+
+  async feed(data, { signal } = {}) {
+    signal?.throwIfAborted();
+    const [lib, bytes] = [this._lib, toBytes(data)];
+    await this.#run(() =>
+      paced(bytes.length, signal, (from, n) => {
+        lib.withBytes(bytes.subarray(from, from + n), (at) => lib.call('grug_session_feed', this._handle, at, n));
+        return n;
+      }),
+    );
+  }
+
+  /** Up to `room` bytes, and why they end: a number of STOP_REASONS. */
+  #generate(sampler, room, stops, signal) {
+    const lib = this._lib;
+    const pieces = [];
+    let reason = 0;
+    // Addresses and lengths of the stop sequences, the sequences, and room for what is written.
+    const table = 8 * stops.length;
+    const text = concat(stops);
+    const size = table + text.length + Math.min(room, PIECE);
+    const step = (_, n) => {
+      if (reason !== 0) return 0;
+      return lib.with(size, (at) => {
+        const view = lib.view(at, table);
+        let next = at + table;
+        stops.forEach((stop, i) => {
+          view.setUint32(8 * i, next, true);
+          view.setUint32(8 * i + 4, stop.length, true);
+          next += stop.length;
+        });
+        lib.bytes(at + table, text.length).set(text);
+        const from = sampler?._handle ?? 0;
+        reason = lib.call('grug_session_generate', this._handle, from, at, stops.length, next, n, lib.out);
+        const written = lib.view(lib.out, 4).getUint32(0, true);
+        pieces.push(lib.bytes(next, written).slice());
+        return written;
+      });
+    };
+    return this.#run(async () => {
+      await paced(room, signal, step);
+      return { bytes: concat(pieces), reason };
+    });
+  }
+
+  async *bytes({ sampler = null, maxBytes = Infinity, stops = [], chunkBytes = 1, signal } = {}) {
+    check(Number.isInteger(chunkBytes) && chunkBytes > 0, 'chunkBytes must be 1 or more');
+    check(sampler === null || sampler._lib === this._lib, 'the sampler belongs to another instance of the module');
+    signal?.throwIfAborted();
+    const list = stops.map(toBytes);
+    let left = maxBytes;
+    while (left > 0) {
+      const { bytes, reason } = await this.#generate(sampler, Math.min(chunkBytes, left), list, signal);
+      left -= bytes.length;
+      if (bytes.length > 0) yield bytes;
+      if (reason !== 0) return STOP_REASONS[reason];
+    }
+    return STOP_REASONS[0];
+  }
+
+  async *text(options) {
+    const decoder = new TextDecoder();
+    const pieces = this.bytes(options);
+    let piece;
+    while (!(piece = await pieces.next()).done) {
+      const text = decoder.decode(piece.value, { stream: true });
+      if (text) yield text;
+    }
+    const rest = decoder.decode();
+    if (rest) yield rest;
+    return piece.value;
+  }
+
+  async generate({ maxBytes = 400, ...options } = {}) {
+    let text = '';
+    for await (const piece of this.text({ maxBytes, chunkBytes: 64, ...options })) text += piece;
+    return text;
+  }
+
+  async score(data, { signal } = {}) {
+    signal?.throwIfAborted();
+    const [lib, bytes] = [this._lib, toBytes(data)];
+    const nats = new Float32Array(bytes.length);
+    let total = 0;
+    await this.#run(() =>
+      paced(bytes.length, signal, (from, n) =>
+        lib.with(4 * n, (out) => {
+          const part = bytes.subarray(from, from + n);
+          lib.withBytes(part, (at) => lib.call('grug_session_score', this._handle, at, n, out, lib.out));
+          total += lib.view(lib.out, 8).getFloat64(0, true);
+          nats.set(floats(lib, out, n), from);
+          return n;
+        }),
+      ),
+    );
+    return { total, nats };
+  }
+
+  async logits({ signal } = {}) {
+    return this.#run(async () => {
+      await breathe(signal);
+      return this._lib.with(4 * 256, (out) => {
+        this._lib.call('grug_session_get_logits', this._handle, out);
+        return floats(this._lib, out, 256);
+      });
+    });
+  }
+
+  rewind(n) {
+    check(Number.isSafeInteger(n) && n >= 0, 'n must be 0 or more');
+    this._lib.call('grug_session_rewind', this.#idle, BigInt(n));
+  }
+
+  save() {
+    const [lib, handle] = [this._lib, this.#idle];
+    const view = () => lib.view(lib.out, 4);
+    view().setUint32(0, 0, true);
+    try {
+      lib.call('grug_session_save', handle, 0, lib.out);
+    } catch (error) {
+      if (error.code !== 'GRUG_ESPACE') throw error;
+    }
+    const room = view().getUint32(0, true);
+    return lib.with(room, (at) => {
+      lib.call('grug_session_save', handle, at, lib.out);
+      return lib.bytes(at, view().getUint32(0, true)).slice();
+    });
+  }
+
+  restore(state) {
+    const bytes = toBytes(state);
+    this._lib.withBytes(bytes, (at) => this._lib.call('grug_session_restore', this.#idle, at, bytes.length));
+  }
+}
