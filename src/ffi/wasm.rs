@@ -15,7 +15,9 @@ const _: () = {
     assert!(offset_of!(grug_model_info, rewind_bytes) == 48 && offset_of!(grug_model_info, end_byte) == 60);
     assert!(size_of::<grug_session_options>() == 32 && offset_of!(grug_session_options, overflow) == 16);
     assert!(size_of::<grug_sampler_options>() == 72 && offset_of!(grug_sampler_options, temperature) == 16);
-    assert!(offset_of!(grug_sampler_options, top_k) == 32 && offset_of!(grug_sampler_options, mirostat_eta) == 56);
+    assert!(
+        offset_of!(grug_sampler_options, top_k) == 32 && offset_of!(grug_sampler_options, mirostat_eta) == 56
+    );
     assert!(size_of::<grug_bytes>() == 8 && offset_of!(grug_bytes, len) == 4);
 };
 
