@@ -6,8 +6,9 @@
 
 Needs numpy, safetensors and gguf from PyPI; llama-cpp-python (or its `llama_cpp` package on PYTHONPATH with
 LLAMA_CPP_LIB_PATH naming a folder with libllama) for llama.cpp; torch for PyTorch. What is missing is left out.
-The yardstick models are GPT-2 shaped with random weights, so that the same numbers fit a peer's format. Rounds are
-interleaved: what else the machine does falls on everybody alike.
+The yardsticks S, M and L are GPT-2 shaped with random weights, so that the same numbers fit a peer's format; `single`
+and `parallel` are the published defaults, bidirectional, where every byte is a pass over the whole window: there the
+peer is PyTorch alone. Rounds are interleaved: what else the machine does falls on everybody alike.
 """
 import argparse, ctypes, json, os, statistics, subprocess, sys, tempfile, time
 
@@ -149,6 +150,57 @@ class Torch:
     decode, prefill = Llama.decode, Llama.prefill
 
 
+class TorchWindow:
+    """Eager PyTorch's own encoder layers on a window of 256 bytes: the published code's way to generate."""
+
+    def __init__(self, tensors, threads):
+        import torch
+
+        torch.set_num_threads(threads)
+        self.torch = torch
+        self.t = {k: torch.from_numpy(v) for k, v in tensors.items()}
+        self.parallel = "aggregator_cnn.weight" in tensors
+        names = ("byte_stream_encoder", "agg_stream_encoder") if self.parallel else ("transformer_encoder_layers",)
+        self.stacks = [self.stack(name) for name in names]
+        angles = torch.arange(256)[:, None] * torch.exp(torch.arange(0, 1024, 2) * (-np.log(10000.0) / 1024))
+        self.positions = torch.stack([angles.sin(), angles.cos()], -1).reshape(256, 1024).float()
+
+    def stack(self, name):
+        torch, layers = self.torch, []
+        for n in range(4):
+            layer = torch.nn.TransformerEncoderLayer(1024, 16, 4096, activation="gelu", batch_first=True)
+            prefix = f"{name}.{n}."
+            layer.load_state_dict({k[len(prefix) :]: v for k, v in self.t.items() if k.startswith(prefix)})
+            layers.append(layer.eval())
+        return layers
+
+    def logits(self, window):
+        f, t = self.torch.nn.functional, self.t
+        with self.torch.inference_mode():
+            arriving = t["embedding.weight"][self.torch.tensor(window)]
+            name = "byte_stream_projection" if self.parallel else "input_projection"
+            streams = [f.linear(arriving, t[name + ".weight"], t[name + ".bias"])]
+            if self.parallel:
+                weight, bias = t["aggregator_cnn.weight"], t["aggregator_cnn.bias"]
+                streams.append(f.conv1d(arriving.T[None], weight, bias, stride=4)[0].T)
+            last = []
+            for x, layers in zip(streams, self.stacks):
+                x = (x + self.positions[: len(x)])[None]
+                for layer in layers:
+                    x = layer(x)
+                last.append(x[0, -1])
+            x = self.torch.cat(last)
+            x = f.layer_norm(x, x.shape, t["final_norm.weight"], t["final_norm.bias"])
+            return f.linear(x, t["fc_out.weight"], t["fc_out.bias"])
+
+    def decode(self, n):
+        window = prompt(256)
+        begin = time.perf_counter()
+        for _ in range(n):
+            window = window[1:] + [int(self.logits(window).argmax())]
+        return n / (time.perf_counter() - begin)
+
+
 class Grug:
     """Our command, once a round."""
 
@@ -157,10 +209,13 @@ class Grug:
 
     def round(self):
         medians = json.loads(subprocess.run(self.arguments, check=True, capture_output=True).stdout)["medians"]
-        return {"decode 0": medians["decode"], "decode 384": medians["decode_long"], "prefill": medians["prefill"]}
+        names = {"decode": "decode 0", "decode_long": "decode 384", "prefill": "prefill"}
+        return {names[k]: rate for k, rate in medians.items() if k in names}
 
 
 def peer_round(peer, context):
+    if isinstance(peer, TorchWindow):
+        return {"decode 0": peer.decode(4)}
     quick = peer.decode(0, 2)
     n = max(2, min(int(quick * 0.3), context // 8))
     rates = {f"decode {c}": peer.decode(min(c, context * 3 // 4), n) for c in CONTEXTS}
@@ -170,13 +225,14 @@ def peer_round(peer, context):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", choices=SHAPES, default="S")
+    parser.add_argument("--size", choices=[*SHAPES, "single", "parallel"], default="S")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--grug", default="target/release/grug")
     parser.add_argument("--kinds", default="f32,f16,int8,int4", help="which of our weights, with llama.cpp's like")
     options = parser.parse_args()
-    context = SHAPES[options.size][2]
+    causal = options.size in SHAPES
+    context = SHAPES[options.size][2] if causal else 256
     folder = tempfile.mkdtemp()
     base = os.path.join(folder, "f32.safetensors")
     subprocess.run([options.grug, "bench", options.size, "--keep", base, "--rounds", "1"], check=True, capture_output=True)
@@ -190,6 +246,8 @@ def main():
             path = os.path.join(folder, ours + ".safetensors")
             subprocess.run([options.grug, "quantize", base, "-o", path, "--to", ours], check=True, capture_output=True)
         runners["grug " + ours] = Grug(options.grug, path, options.threads)
+        if not causal:
+            continue
         try:
             gguf_path = os.path.join(folder, theirs + ".gguf")
             write_gguf(gguf_path, tensors, options.size, theirs)
@@ -197,7 +255,7 @@ def main():
         except ImportError as error:
             print(f"llama.cpp is left out: {error}", file=sys.stderr)
     try:
-        runners["torch f32"] = Torch(tensors, options.size, options.threads)
+        runners["torch f32"] = Torch(tensors, options.size, options.threads) if causal else TorchWindow(tensors, options.threads)
     except ImportError as error:
         print(f"PyTorch is left out: {error}", file=sys.stderr)
     # The same weights must mean the same thing.
@@ -220,6 +278,9 @@ def main():
         if "llama.cpp " + theirs in medians:
             ratio = {w: medians["grug " + ours][w] / r for w, r in medians["llama.cpp " + theirs].items()}
             print(f"  {ours} against {theirs}: " + ", ".join(f"{w} {r:.2f}×" for w, r in ratio.items()))
+        elif "torch f32" in medians:
+            ratio = {w: medians["grug " + ours][w] / r for w, r in medians["torch f32"].items()}
+            print(f"  {ours} against PyTorch: " + ", ".join(f"{w} {r:.2f}×" for w, r in ratio.items()))
 
 
 main()

@@ -21,7 +21,8 @@ use crate::output::{Failure, Outcome, print};
 /// Measure decoding, prefill and loading.
 #[derive(Args)]
 pub struct Arguments {
-    /// A model file; or a yardstick with random weights: S (3.2M parameters), M (25M) or L (151M).
+    /// A model file; or a yardstick with random weights: S (3.2M parameters), M (25M) or L (151M), causal; single (51M) or
+    /// parallel (107M), bidirectional.
     model: String,
     /// Quantize the yardstick first: int8, int4, f16 or bf16.
     #[arg(long)]
@@ -40,20 +41,29 @@ pub struct Arguments {
     json: bool,
 }
 
-/// The shape of GPT-2 with exact GELU: width, layers, context.
+/// The shape of GPT-2 with exact GELU, three sizes; and the published defaults, with a single and with parallel streams.
 fn yardstick(name: &str) -> Option<ModelConfig> {
-    let (width, layers, context) = match name {
-        "S" => (256, 4, 512),
-        "M" => (512, 8, 1024),
-        "L" => (1024, 12, 1024),
+    let gpt2 = |width: usize, layers: usize, context: usize| {
+        format!(
+            "context_bytes = {context}\nembedding_dim = {width}\nd_model = {width}\nn_heads = {}\n\
+             n_layers = {layers}\nnorm_first = true\npositions = \"learned\"\nmax_positions = {context}",
+            width / 64
+        )
+    };
+    let published = "context_bytes = 256\nattention = \"bidirectional\"\nembedding_dim = 512\nd_model = 1024\n\
+                     n_heads = 16\nn_layers = 4\nnorm_first = false\npositions = \"sinusoidal\"\n\
+                     pad_short_input = true\n";
+    let text = match name {
+        "S" => gpt2(256, 4, 512),
+        "M" => gpt2(512, 8, 1024),
+        "L" => gpt2(1024, 12, 1024),
+        "single" => published.into(),
+        "parallel" => {
+            format!("{published}[aggregated_stream]\nd_model = 1024\nn_layers = 4\nkernel = 4\nstride = 4\n")
+        }
         _ => return None,
     };
-    let text = format!(
-        "context_bytes = {context}\nembedding_dim = {width}\nd_model = {width}\nn_heads = {}\nn_layers = {layers}\n\
-         norm_first = true\npositions = \"learned\"\nmax_positions = {context}",
-        width / 64
-    );
-    ModelConfig::from_toml(&text).ok()
+    Some(ModelConfig::from_toml(&text).expect("the yardsticks are valid"))
 }
 
 fn write_yardstick(config: &ModelConfig, target: Option<Target>, path: &Path) -> Outcome {
@@ -137,7 +147,7 @@ pub fn run(arguments: &Arguments) -> Outcome {
         path = arguments.keep.clone().unwrap_or_else(|| folder.path().join("yardstick.safetensors"));
         write_yardstick(&config, arguments.to, &path)?;
     } else if arguments.to.is_some() || arguments.keep.is_some() {
-        return Err(Failure::Usage("--to and --keep are for the yardsticks S, M and L".into()));
+        return Err(Failure::Usage("--to and --keep are for the yardsticks, not for a file".into()));
     }
     let options = ModelOptions { n_threads: arguments.threads, ..Default::default() };
     let model = Model::load(&path, &options)?;
