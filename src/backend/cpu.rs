@@ -53,6 +53,7 @@ impl CpuEngine {
             (rows * graph.embedding.scratch_per_byte()).max(conv.map_or(0, |conv| conv.scratch_len(rows)));
         let stack_rows = if causal { rows } else { positions };
         let n_threads = graph.pool.n_threads();
+        graph.first_layer(config);
         let aggregated = graph.streams.aggregated.as_ref();
         Ok(CpuEngine {
             graph: graph.clone(),
@@ -141,8 +142,16 @@ impl CpuEngine {
         let streams = &graph.streams;
         let x = &mut self.x[..len * streams.bytes.width];
         let arriving = &self.arriving[..len * streams.arriving_width()];
-        streams.project(compute, arriving, x);
-        let rows = streams.bytes.forward(compute, &mut self.bytes, first, last_only, cancel, x)?;
+        let tables = graph.first_layer(&self.config).filter(|tables| last_only && len <= tables.positions());
+        let rows = match tables {
+            Some(tables) => {
+                streams.bytes.forward_window(compute, &mut self.bytes, tables, bytes, cancel, x)?
+            }
+            None => {
+                streams.project(compute, arriving, x);
+                streams.bytes.forward(compute, &mut self.bytes, first, last_only, cancel, x)?
+            }
+        };
         let width = self.config.output_dim();
         for (state, x) in
             self.states.chunks_exact_mut(width).zip(x.chunks_exact(streams.bytes.width)).take(rows)

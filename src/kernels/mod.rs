@@ -16,9 +16,11 @@ mod norm;
 pub(crate) mod quantized;
 #[cfg(test)]
 mod testing;
+mod vector;
 
 pub(crate) use activation::{activate, curved_gelu, softcap};
-pub(crate) use attention::{AttentionShape, KvLayer, Visible, attention, attention_scratch_len};
+pub(crate) use attention::{AttentionShape, KvLayer, KvPrecision, Visible, attention, attention_scratch_len};
 pub(crate) use compute::Compute;
 pub(crate) use matrix::{Matrix, matmul, matmul_activate, matmul_rows};
-pub(crate) use norm::{add_assign, layer_norm, rms_norm};
+pub(crate) use norm::{layer_norm, rms_norm};
+pub(crate) use vector::{add_assign, add_scaled, dot};

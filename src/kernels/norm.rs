@@ -94,33 +94,14 @@ unsafe fn rms_norm_kernel<S: Simd>(x: *mut f32, n: usize, weight: *const f32) {
     affine::<S>(x, n, 0.0, scale, weight, std::ptr::null());
 }
 
-#[inline(always)]
-unsafe fn add_kernel<S: Simd>(x: *mut f32, y: *const f32, n: usize) {
-    let whole = n - n % S::LANES;
-    for i in (0..whole).step_by(S::LANES) {
-        S::store(x.add(i), S::add(S::load(x.add(i)), S::load(y.add(i))));
-    }
-    for i in whole..n {
-        *x.add(i) += *y.add(i);
-    }
-}
-
 dispatch! { unsafe fn squares(x: *const f32, n: usize) -> f32 = squares_kernel }
 dispatch! { unsafe fn layer_norm_row(x: *mut f32, n: usize, weight: *const f32, bias: *const f32) = layer_norm_kernel }
 dispatch! { unsafe fn rms_norm_row(x: *mut f32, n: usize, weight: *const f32) = rms_norm_kernel }
-dispatch! { unsafe fn add_rows(x: *mut f32, y: *const f32, n: usize) = add_kernel }
 
 /// Σ x².
 pub(super) fn sum_of_squares(isa: Isa, x: &[f32]) -> f32 {
     // SAFETY: the instruction set is one that the machine has; pointer and length are those of the slice.
     unsafe { squares(isa, x.as_ptr(), x.len()) }
-}
-
-/// x += y.
-pub(crate) fn add_assign(x: &mut [f32], y: &[f32]) {
-    assert_eq!(x.len(), y.len());
-    // SAFETY: the instruction set is one that the machine has; both slices have that length.
-    unsafe { add_rows(Isa::current(), x.as_mut_ptr(), y.as_ptr(), x.len()) };
 }
 
 /// LayerNorm of each row of `x`, (rows, width), in place: zero mean and unit variance, then gain and bias.

@@ -8,9 +8,24 @@ use super::positions::Rotary;
 use crate::checkpoint::Checkpoint;
 use crate::config::ModelConfig;
 use crate::error::Result;
-use crate::kernels::{AttentionShape, Compute, KvLayer, Visible, attention, matmul_rows, rms_norm};
+use crate::kernels::{
+    AttentionShape, Compute, KvLayer, KvPrecision, Visible, add_scaled, attention, dot, matmul, matmul_rows,
+    rms_norm,
+};
 use crate::manifest::{BlockTensors, TensorSpec};
 use crate::simd::TILE;
+
+/// How rows go through a block.
+#[derive(Clone, Copy)]
+pub(crate) struct Pass<'a> {
+    /// Position of the first row.
+    pub first: usize,
+    pub rotary: Option<&'a Rotary>,
+    /// Whether the last row's result alone is wanted; it becomes the first row then.
+    pub last_only: bool,
+    /// Whether the scratch holds the queries, keys and values already.
+    pub has_qkv: bool,
+}
 
 #[derive(Debug)]
 pub(crate) struct Attention {
@@ -51,6 +66,12 @@ impl Attention {
         self.in_proj.weight.rows()
     }
 
+    /// The packed queries, keys and values of rows of x, (n, D), before normalization and rotation.
+    pub(crate) fn project(&self, compute: &Compute, x: &[f32], with_bias: bool, qkv: &mut [f32]) {
+        let bias = self.in_proj.bias.as_deref().filter(|_| with_bias);
+        matmul(compute, &self.in_proj.weight, bias, x, qkv);
+    }
+
     /// Attention of the rows of `x`, (n, D), which stand at positions `first..first + n` of the cache.
     ///
     /// With `last_only` only the last row asks; its result is the first row of `x` then. Otherwise each row of `x` is
@@ -59,14 +80,13 @@ impl Attention {
         &self,
         compute: &Compute,
         cache: &mut KvLayer,
-        first: usize,
-        rotary: Option<&Rotary>,
-        last_only: bool,
+        pass: Pass<'_>,
         x: &mut [f32],
         qkv: &mut [f32],
         scores: &mut [f32],
         mixed: &mut [f32],
     ) {
+        let Pass { first, rotary, last_only, has_qkv } = pass;
         let AttentionShape { n_heads, n_kv_heads, head_dim } = self.shape;
         let (q_width, kv_width) = (n_heads * head_dim, n_kv_heads * head_dim);
         let n = x.len() / q_width;
@@ -80,7 +100,11 @@ impl Attention {
                 rotary.turn(position, heads);
             }
         };
-        let queries = if skip > 0 && q_width.is_multiple_of(TILE) {
+        if last_only && !has_qkv && self.folds(n, rotary) {
+            self.forward_last(compute, x, qkv, mixed);
+            return;
+        }
+        let queries = if skip > 0 && !has_qkv && q_width.is_multiple_of(TILE) {
             // The queries of the rows that do not ask are not needed.
             let Linear { weight, bias } = &self.in_proj;
             let bias = bias.as_deref();
@@ -97,7 +121,9 @@ impl Attention {
             &*query
         } else {
             let qkv = &mut qkv[..n * stride];
-            self.in_proj.forward(compute, x, qkv);
+            if !has_qkv {
+                self.in_proj.forward(compute, x, qkv);
+            }
             for (i, row) in qkv.chunks_exact_mut(stride).enumerate() {
                 let (qk, value) = row.split_at_mut(q_width + kv_width);
                 prepare(first + i, qk);
@@ -113,5 +139,66 @@ impl Attention {
         let mixed = &mut mixed[..(n - skip) * q_width];
         attention(compute, cache, visible, queries, stride, scores, mixed);
         self.out_proj.forward(compute, mixed, &mut x[..(n - skip) * q_width]);
+    }
+
+    /// Whether [`forward_last`](Self::forward_last) serves for n rows.
+    fn folds(&self, n: usize, rotary: Option<&Rotary>) -> bool {
+        let AttentionShape { n_heads, head_dim, .. } = self.shape;
+        // Of quantized weights a product by rows is cheaper than unpacking them.
+        let plain =
+            !self.qk_norm && rotary.is_none() && self.in_proj.weight.kv_precision() != KvPrecision::Int8;
+        // The scratch holds the query, a row, a vector for each head, and the scores.
+        let scratch = (n_heads + 2) * n_heads * head_dim + n * n_heads;
+        !self.causal && plain && scratch <= n * self.qkv_width()
+    }
+
+    /// What [`forward`](Self::forward) computes where a whole window is seen by its last row alone, without a key or
+    /// value for each row: the score q·(K·x + k) is (Kᵀ·q)·x and a constant that the softmax ignores, and the mixture
+    /// Σ p·(V·x + v) is V·(Σ p·x) + v. So K and V meet one vector for each head instead of every row.
+    fn forward_last(&self, compute: &Compute, x: &mut [f32], qkv: &mut [f32], mixed: &mut [f32]) {
+        let AttentionShape { n_heads, n_kv_heads, head_dim } = self.shape;
+        let width = n_heads * head_dim;
+        let n = x.len() / width;
+        let Linear { weight, bias } = &self.in_proj;
+        let bias = bias.as_deref();
+        let (query, rest) = qkv.split_at_mut(width);
+        matmul_rows(compute, weight, 0..width, bias, None, &x[(n - 1) * width..], query);
+        let (by_head, rest) = rest.split_at_mut(n_heads * width); // Kᵀ·q of each head, then its Σ p·x
+        let (row, rest) = rest.split_at_mut(width);
+        let scores = &mut rest[..n * n_heads];
+        let kv_row = |kind: usize, head: usize, d: usize| {
+            width + (kind * n_kv_heads + head / (n_heads / n_kv_heads)) * head_dim + d
+        };
+        by_head.fill(0.0);
+        for head in 0..n_heads {
+            let by_head = &mut by_head[head * width..(head + 1) * width];
+            for d in 0..head_dim {
+                weight.copy_row(kv_row(0, head, d), row);
+                add_scaled(compute, by_head, query[head * head_dim + d], row);
+            }
+        }
+        let scale = 1.0 / (head_dim as f32).sqrt();
+        for (scores, x) in scores.chunks_exact_mut(n_heads).zip(x.chunks_exact(width)) {
+            for (score, by_head) in scores.iter_mut().zip(by_head.chunks_exact(width)) {
+                *score = scale * dot(compute, by_head, x);
+            }
+        }
+        by_head.fill(0.0);
+        for head in 0..n_heads {
+            let of_head = || (0..n).map(|i| i * n_heads + head);
+            let max = of_head().map(|i| scores[i]).fold(f32::NEG_INFINITY, f32::max);
+            of_head().for_each(|i| scores[i] = libm::expf(scores[i] - max));
+            let inverse = 1.0 / of_head().map(|i| scores[i]).sum::<f32>();
+            let by_head = &mut by_head[head * width..(head + 1) * width];
+            for (i, x) in of_head().zip(x.chunks_exact(width)) {
+                add_scaled(compute, by_head, scores[i] * inverse, x);
+            }
+            for d in 0..head_dim {
+                let r = kv_row(1, head, d);
+                weight.copy_row(r, row);
+                mixed[head * head_dim + d] = dot(compute, by_head, row) + bias.map_or(0.0, |bias| bias[r]);
+            }
+        }
+        self.out_proj.forward(compute, &mixed[..width], &mut x[..width]);
     }
 }

@@ -3,10 +3,9 @@
 
 use std::sync::Arc;
 
-use super::attention::Attention;
+use super::attention::{Attention, Pass};
 use super::feed_forward::FeedForward;
 use super::layers::NormLayer;
-use super::positions::Rotary;
 use crate::checkpoint::Checkpoint;
 use crate::config::ModelConfig;
 use crate::error::Result;
@@ -50,6 +49,13 @@ impl BlockScratch {
     }
 }
 
+impl BlockScratch {
+    /// Where a block's queries, keys and values lie, (rows, qkv_width).
+    pub(crate) fn qkv(&mut self) -> &mut [f32] {
+        &mut self.wide
+    }
+}
+
 impl Block {
     pub(crate) fn load(
         file: &Arc<Checkpoint>,
@@ -70,15 +76,17 @@ impl Block {
         self.attention.new_cache(capacity)
     }
 
-    /// Runs the rows of x, (n, D), at positions `first..first + n`, in place, and returns how many rows come out: n,
-    /// or with `last_only` 1, which then is the first row of `x`.
+    pub(crate) fn attention(&self) -> &Attention {
+        &self.attention
+    }
+
+    /// Runs the rows of x, (n, D), in place, and returns how many rows come out: n, or where the pass is for the last
+    /// position alone 1, which then is the first row of `x`.
     pub(crate) fn forward(
         &self,
         compute: &Compute,
         cache: &mut KvLayer,
-        first: usize,
-        rotary: Option<&Rotary>,
-        last_only: bool,
+        pass: Pass<'_>,
         x: &mut [f32],
         width: usize,
         scratch: &mut BlockScratch,
@@ -90,8 +98,8 @@ impl Block {
         if self.norm_first {
             self.norm1.forward(compute, branch);
         }
-        self.attention.forward(compute, cache, first, rotary, last_only, branch, wide, scores, mixed);
-        let rows = if last_only {
+        self.attention.forward(compute, cache, pass, branch, wide, scores, mixed);
+        let rows = if pass.last_only {
             x.copy_within((n - 1) * width.., 0);
             1
         } else {

@@ -39,6 +39,11 @@ impl Embedding {
         self.table.cols()
     }
 
+    /// Whether a byte's vector depends on the byte before it.
+    pub(crate) fn depends_on_context(&self) -> bool {
+        self.bigram.is_some()
+    }
+
     /// Scratch that [`forward`](Self::forward) needs for each byte.
     pub(crate) fn scratch_per_byte(&self) -> usize {
         self.bigram.as_ref().map_or(0, |bigram| bigram.table.cols() + self.dim())

@@ -9,6 +9,7 @@ mod block;
 mod conv_frontend;
 mod embedding;
 mod feed_forward;
+mod first_layer;
 mod head;
 mod layers;
 mod positions;
@@ -22,6 +23,7 @@ use xxhash_rust::xxh3::Xxh3Default;
 
 pub(crate) use conv_frontend::{ConvFrontend, ConvHistory};
 pub(crate) use embedding::Embedding;
+use first_layer::FirstLayer;
 pub(crate) use head::Head;
 pub(crate) use streams::{AggregatedState, StackState, Streams};
 
@@ -89,6 +91,14 @@ pub(crate) struct Graph {
     pub conv_frontend: Option<ConvFrontend>,
     pub streams: Streams,
     pub head: Head,
+    /// Made with the first engine of a model that it serves.
+    first_layer: OnceLock<Option<FirstLayer>>,
+}
+
+impl Graph {
+    pub(crate) fn first_layer(&self, config: &ModelConfig) -> Option<&FirstLayer> {
+        self.first_layer.get_or_init(|| FirstLayer::new(self, config)).as_ref()
+    }
 }
 
 #[derive(Debug)]
@@ -135,6 +145,7 @@ impl Model {
             conv_frontend: ConvFrontend::load(&file, config, &specs.conv_frontend)?,
             streams: Streams::load(&file, config, &specs)?,
             head: Head::load(&file, config, &specs)?,
+            first_layer: OnceLock::new(),
         };
         options.check()?;
         let n_params = ModelTensors::count_parameters(config) as u64;

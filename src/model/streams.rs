@@ -3,8 +3,10 @@
 
 use std::sync::Arc;
 
+use super::attention::{Attention, Pass};
 use super::block::{Block, BlockScratch};
 use super::conv_frontend::Conv1d;
+use super::first_layer::FirstLayer;
 use super::layers::{Linear, NormLayer, load_vector};
 use super::positions::{AddedPositions, Rotary};
 use crate::cancel::Cancel;
@@ -69,6 +71,35 @@ impl Stack {
         }
     }
 
+    /// The attention of the first block, where nothing stands before it but what is added for positions.
+    pub(crate) fn first_attention(&self) -> Option<&Attention> {
+        self.blocks
+            .first()
+            .filter(|_| self.input_norm.is_none() && self.rotary.is_none())
+            .map(Block::attention)
+    }
+
+    /// Adds what stands for positions `first..` to the rows of x, (n, width).
+    pub(crate) fn add_positions(&self, first: usize, x: &mut [f32]) {
+        if let Some(positions) = &self.positions {
+            positions.add(first, x);
+        }
+    }
+
+    /// As [`forward`](Self::forward) on a whole window of bytes, by its tables; to the last position.
+    pub(crate) fn forward_window(
+        &self,
+        compute: &Compute,
+        state: &mut StackState,
+        tables: &FirstLayer,
+        bytes: &[u8],
+        cancel: Option<&Cancel>,
+        x: &mut [f32],
+    ) -> Result<usize> {
+        tables.fill(self, bytes, x, state.scratch.qkv());
+        self.run_blocks(compute, state, 0, true, true, cancel, x)
+    }
+
     /// Runs the rows of x, (n, width), at positions `first..first + n`, in place. Returns the rows that come out: n,
     /// or with `last_only` one, the last position's, which then is the first row of `x`.
     pub(crate) fn forward(
@@ -80,18 +111,30 @@ impl Stack {
         cancel: Option<&Cancel>,
         x: &mut [f32],
     ) -> Result<usize> {
-        if let Some(positions) = &self.positions {
-            positions.add(first, x);
-        }
+        self.add_positions(first, x);
         if let Some(norm) = &self.input_norm {
             norm.forward(compute, x);
         }
+        self.run_blocks(compute, state, first, last_only, false, cancel, x)
+    }
+
+    /// `has_qkv`: the first block's queries, keys and values lie in the scratch.
+    fn run_blocks(
+        &self,
+        compute: &Compute,
+        state: &mut StackState,
+        first: usize,
+        last_only: bool,
+        has_qkv: bool,
+        cancel: Option<&Cancel>,
+        x: &mut [f32],
+    ) -> Result<usize> {
         let mut rows = x.len() / self.width;
         for (i, (block, cache)) in self.blocks.iter().zip(&mut state.caches).enumerate() {
             cancel.map_or(Ok(()), Cancel::check)?;
             let last_only = last_only && i + 1 == self.blocks.len();
-            let rotary = self.rotary.as_ref();
-            rows = block.forward(compute, cache, first, rotary, last_only, x, self.width, &mut state.scratch);
+            let pass = Pass { first, rotary: self.rotary.as_ref(), last_only, has_qkv: has_qkv && i == 0 };
+            rows = block.forward(compute, cache, pass, x, self.width, &mut state.scratch);
         }
         Ok(rows)
     }
