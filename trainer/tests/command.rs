@@ -1,10 +1,12 @@
 //! The command as a person and a system meet it: errors, Ctrl-C, kills, a full disk.
 
-use std::path::{Path, PathBuf};
+use std::io::{BufRead, BufReader};
+use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use grug_trainer::state::load_state;
+use grug_trainer::state::SavedState;
+use grug_trainer::train::Files;
 
 const TINY: &str = r#"
     name = "tiny"
@@ -50,15 +52,42 @@ fn run(folder: &Path, args: &[&str]) -> (Option<i32>, String) {
 
 const TRAIN: [&str; 6] = ["train", "tiny.toml", "--device", "cpu", "--run-dir", "run"];
 
-fn state(folder: &Path) -> PathBuf {
-    folder.join("run/state.safetensors")
+fn files(folder: &Path) -> Files {
+    Files::create(&folder.join("run")).unwrap()
+}
+
+/// The newest state of the run, where there is one. It must be whole.
+fn state(folder: &Path) -> Option<SavedState> {
+    // The run may put another in its place between our looking for it and our reading it.
+    (0..100)
+        .find_map(|_| match files(folder).newest_state() {
+            Ok((state, notes)) if notes.is_empty() => Some(Some(state)),
+            Err(_) if files(folder).states().unwrap().is_empty() => Some(None),
+            Ok(_) | Err(_) => None,
+        })
+        .expect("a state that can be read")
+}
+
+fn step_of_state(folder: &Path) -> u64 {
+    state(folder).map_or(0, |state| state.progress.step)
+}
+
+fn step_of_model(folder: &Path) -> u64 {
+    let model = grug::checkpoint::Checkpoint::open(&files(folder).last).unwrap();
+    model.metadata()["grug.training.step"].parse().unwrap()
+}
+
+/// The names of the files in the run's folder.
+fn names(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder.join("run")).unwrap();
+    entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
 }
 
 /// Waits until the run has written its state after at least this many steps.
 fn wait_for_step(folder: &Path, child: &mut Child, step: u64) {
     let start = Instant::now();
     loop {
-        if load_state(&state(folder)).is_ok_and(|state| state.progress.step >= step) {
+        if folder.join("run").exists() && step_of_state(folder) >= step {
             return;
         }
         assert!(child.try_wait().unwrap().is_none(), "the run ended by itself");
@@ -89,7 +118,7 @@ fn wrong_input_is_one_clear_error() {
         (&["train", "tiny.toml", "--set", "data.prepared=empty.bin"], 1, &["empty.bin", "empty"]),
         (&["train", "tiny.toml", "--set", "data.prepared=file"], 1, &["file", "window"]),
         (&["train", "tiny.toml", "--run-dir", "file/run"], 1, &["file/run"]),
-        (&["train", "tiny.toml", "--resume", "--run-dir", "none"], 1, &["none", "state.safetensors"]),
+        (&["train", "tiny.toml", "--resume", "--run-dir", "none"], 1, &["none", "no run to go on with"]),
         (&["train"], 2, &["CONFIG"]),
         (&["train", "tiny.toml", "--learning-rate", "3"], 2, &["--learning-rate"]),
         (&["eval", "no-model.safetensors", "corpus.bin"], 1, &["no-model.safetensors"]),
@@ -113,44 +142,109 @@ fn a_loss_that_is_no_number_ends_the_run_and_spoils_nothing() {
     let folder = workplace();
     let (code, text) = run(folder.path(), &[&TRAIN[..], &["--set", "training.steps=3"]].concat());
     assert_eq!(code, Some(0), "{text}");
-    let before = std::fs::read(state(folder.path())).unwrap();
+    let before = std::fs::read(files(folder.path()).state(3)).unwrap();
     let wild = ["--resume", "--set", "training.steps=50", "--set", "optimizer.learning_rate=1e38"];
     let (code, text) =
         run(folder.path(), &[&TRAIN[..], &wild[..], &["--set", "training.checkpoint_every=0"]].concat());
     assert_eq!(code, Some(1), "{text}");
     assert!(text.contains("diverged") && text.contains("learning_rate"), "{text}");
-    assert!(std::fs::read(state(folder.path())).unwrap() == before);
+    assert!(std::fs::read(files(folder.path()).state(3)).unwrap() == before);
+    assert_eq!(step_of_state(folder.path()), 3);
+}
+
+fn start(folder: &Path, extra: &[&str]) -> Child {
+    command(folder, &[&TRAIN[..], extra].concat()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
 #[test]
-fn ctrl_c_finishes_the_step_and_saves_and_a_kill_at_any_time_leaves_a_state() {
+fn ctrl_c_finishes_the_step_and_saves() {
     let folder = workplace();
     let path = folder.path();
-    let start =
-        |extra: &[&str]| command(path, &[&TRAIN[..], extra].concat()).stderr(Stdio::piped()).spawn().unwrap();
-    let mut child = start(&[]);
+    let mut child = start(path, &[]);
     wait_for_step(path, &mut child, 3);
     signal(&child, "-INT");
     let output = child.wait_with_output().unwrap();
     let text = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(0), "{text}");
     assert!(text.contains("--resume"), "{text}");
-    let mut step = load_state(&state(path)).unwrap().progress.step;
-    assert!(step >= 3);
-    for round in 0..6u64 {
-        let mut child = start(&["--resume"]);
+    let step = step_of_state(path);
+    assert!(step >= 3 && step_of_model(path) == step);
+}
+
+/// A hundred steps at once, and a hundred of which a Ctrl-C took away some, by the command.
+#[test]
+fn a_run_stopped_by_ctrl_c_goes_on_with_the_same_bits() {
+    let (whole, parts) = (workplace(), workplace());
+    let hundred = ["--set", "training.steps=100", "--set", "model.dropout.transformer=0.1"];
+    let (code, text) = run(whole.path(), &[&TRAIN[..], &hundred].concat());
+    assert_eq!(code, Some(0), "{text}");
+    let mut child = start(parts.path(), &hundred);
+    wait_for_step(parts.path(), &mut child, 5);
+    signal(&child, "-INT");
+    assert!(child.wait_with_output().unwrap().status.success());
+    let stopped_at = step_of_state(parts.path());
+    assert!((5..100).contains(&stopped_at), "stopped after {stopped_at} steps");
+    let (code, text) = run(parts.path(), &[&TRAIN[..], &hundred, &["--resume"]].concat());
+    assert_eq!(code, Some(0), "{text}");
+    let weights = |folder: &Path| {
+        let model = grug::checkpoint::Checkpoint::open(&files(folder).last).unwrap();
+        let specs = grug::manifest::ModelTensors::specs(model.config()).into_leaves();
+        specs.iter().flat_map(|spec| model.tensor(spec).unwrap().bytes.to_vec()).collect::<Vec<u8>>()
+    };
+    assert!(weights(whole.path()) == weights(parts.path()), "stopped after {stopped_at} steps");
+}
+
+/// A step of a million passes takes long enough for both signals to come within it.
+#[test]
+fn a_second_ctrl_c_stops_at_once() {
+    let folder = workplace();
+    let path = folder.path();
+    let endless = ["--set", "training.batch_size=1048576", "--set", "training.accumulation=1048576"];
+    let mut child = start(path, &endless);
+    let mut said = BufReader::new(child.stderr.take().unwrap()).lines().map(|line| line.unwrap());
+    said.find(|line| line.starts_with("training tiny")).expect("the run begins");
+    signal(&child, "-INT");
+    said.find(|line| line.contains("once more stops at once")).expect("the first signal is answered");
+    signal(&child, "-INT");
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert_eq!(files(path).states().unwrap(), []);
+}
+
+/// Every kill comes while a file is being written: its temporary name is there.
+#[test]
+fn a_kill_while_saving_leaves_the_state_before_it() {
+    let folder = workplace();
+    let path = folder.path();
+    let is_temporary = |name: &String| name.starts_with(".grug-") && name.ends_with(".tmp");
+    let (mut step, mut interrupted) = (0, 0);
+    // More numbers, so that writing them takes a while.
+    let larger = ["--set", "model.d_model=128", "--set", "training.keep_last=2"];
+    for round in 0..8u64 {
+        let resume = if round == 0 { &[][..] } else { &["--resume"] };
+        let mut child = start(path, &[&larger[..], resume].concat());
         wait_for_step(path, &mut child, step + 1);
-        std::thread::sleep(Duration::from_micros(round * 3_700));
+        let begun = Instant::now();
+        while !names(path).iter().any(is_temporary) && begun.elapsed() < Duration::from_secs(300) {
+            std::thread::yield_now();
+        }
+        std::thread::sleep(Duration::from_micros(round * 400));
         child.kill().unwrap();
         let text = String::from_utf8_lossy(&child.wait_with_output().unwrap().stderr).into_owned();
+        interrupted += names(path).iter().any(is_temporary) as u64;
         // Whatever the moment was, the state is whole, and so is the model beside it, though it may be older.
-        let saved = load_state(&state(path)).unwrap_or_else(|e| panic!("round {round}: {e}\n{text}"));
-        assert!(saved.progress.step > step, "round {round}");
-        step = saved.progress.step;
-        let model = grug::checkpoint::Checkpoint::open(&path.join("run/last.safetensors")).unwrap();
-        let of_model: u64 = model.metadata()["grug.training.step"].parse().unwrap();
-        assert!(of_model <= step, "{of_model} {step}");
+        let saved = state(path).unwrap_or_else(|| panic!("round {round}: {text}")).progress.step;
+        assert!(saved > step, "round {round}: {text}");
+        step = saved;
+        assert!(step_of_model(path) <= step);
     }
+    assert!(interrupted > 0, "no kill came while a file was being written");
+    // What was left half written is cleared away.
+    let mut child = start(path, &[&larger[..], &["--resume"]].concat());
+    wait_for_step(path, &mut child, step + 1);
+    signal(&child, "-INT");
+    assert!(child.wait_with_output().unwrap().status.success());
+    assert!(!names(path).iter().any(is_temporary), "{:?}", names(path));
+    assert_eq!(files(path).states().unwrap().len(), 2);
 }
 
 /// A file system that takes no more bytes: here a limit on the size of files.
@@ -169,13 +263,9 @@ fn a_full_disk_is_an_error_that_loses_nothing() {
         Command::new("bash").current_dir(path).args(["-c", &line]).output().expect("the command bash");
     let text = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{text}");
-    assert!(text.contains("state.safetensors") && !text.contains("panicked"), "{text}");
-    assert_eq!(load_state(&state(path)).unwrap().progress.step, 4);
-    let names: Vec<String> = std::fs::read_dir(path.join("run"))
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .collect();
-    assert!(names.iter().all(|name| !name.ends_with(".tmp")), "{names:?}");
+    assert!(text.contains("state-000000005.safetensors") && !text.contains("panicked"), "{text}");
+    assert_eq!(step_of_state(path), 4);
+    assert!(names(path).iter().all(|name| !name.ends_with(".tmp")), "{:?}", names(path));
     let (code, text) = run(path, &[&TRAIN[..], &["--resume", "--set", "training.steps=8"]].concat());
     assert_eq!(code, Some(0), "{text}");
 }

@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use common::{Recorder, alone, configuration, corpus};
 use grug_trainer::config::RunConfig;
 use grug_trainer::dataset::Corpus;
-use grug_trainer::state::load_state;
 use grug_trainer::train::{Files, Outcome, train};
 use tch::Device;
 
@@ -53,7 +52,8 @@ fn compare(extra: &[&str], stop_at: u64) {
     assert!(model_bytes(&whole) != model_bytes(&parts), "the stop came too late to test anything");
     assert_eq!(finish(&run, &corpus, &parts, true, None), Outcome::Finished);
     assert!(model_bytes(&whole) == model_bytes(&parts), "the resumed run took other steps");
-    let (a, b) = (load_state(&whole.state).unwrap().progress, load_state(&parts.state).unwrap().progress);
+    let progress = |files: &Files| files.newest_state().unwrap().0.progress;
+    let (a, b) = (progress(&whole), progress(&parts));
     assert_eq!((a.schedule, a.best_nats, a.validated_step), (b.schedule, b.best_nats, b.validated_step));
 }
 
@@ -72,6 +72,30 @@ fn adam_with_accumulation_and_half_precision_resumes_too() {
     let settings = ["optimizer.type=\"adam\"", "training.accumulation=2", "training.precision=\"bf16\""];
     compare(&settings, 33);
     compare(&["optimizer.type=\"adamw\"", "training.precision=\"f16\"", "schedule.type=\"cosine\""], 77);
+}
+
+#[test]
+fn the_last_checkpoints_stay_and_a_broken_one_is_passed_over() {
+    let _alone = alone();
+    let folder = tempfile::tempdir().unwrap();
+    let corpus = corpus(folder.path(), 6000);
+    let run = run(&["training.steps=60", "training.checkpoint_every=8", "training.keep_last=3"]);
+    let files = Files::create(&folder.path().join("run")).unwrap();
+    finish(&run, &corpus, &files, false, None);
+    let steps = || files.states().unwrap().iter().map(|(step, _)| *step).collect::<Vec<_>>();
+    assert_eq!(steps(), [60, 56, 48]);
+    let whole = model_bytes(&files);
+    for (step, keep) in [(60, 1000), (56, 0)] {
+        let bytes = std::fs::read(files.state(step)).unwrap();
+        std::fs::write(files.state(step), &bytes[..keep]).unwrap();
+    }
+    let stop = AtomicBool::new(false);
+    let mut recorder = Recorder::default();
+    train(&run, &corpus, Device::Cpu, &files, true, &stop, &mut recorder).unwrap();
+    let about = |name: &str| recorder.notes.iter().any(|note| note.contains(name));
+    assert!(about("state-000000060") && about("state-000000056"), "{:?}", recorder.notes);
+    assert_eq!(steps(), [60, 56, 48]);
+    assert!(model_bytes(&files) == whole, "going on from an older checkpoint led elsewhere");
 }
 
 #[test]

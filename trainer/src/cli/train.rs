@@ -60,10 +60,6 @@ fn refuse_unsupported(run: &RunConfig) -> Result<()> {
     if run.profiler.enabled {
         return refuse("profiler.enabled = true: this version has no profiler yet".into());
     }
-    if run.training.keep_last > 1 {
-        let n = run.training.keep_last;
-        return refuse(format!("training.keep_last = {n}: this version keeps the last checkpoint alone"));
-    }
     Ok(())
 }
 
@@ -103,8 +99,10 @@ pub fn run(args: &Args) -> Result<()> {
         run.data.prepared = Some(folder.join("corpus.bin"));
     }
     let stop = stop_flag();
-    let run_folder = RunFolder::create(&folder, args.resume)?;
     let files = Files::create(&folder)?;
+    // A run that ended before its first checkpoint has nothing to lose.
+    let empty = files.states()?.is_empty();
+    let run_folder = RunFolder::create(&folder, args.resume || empty)?;
     if run.needs_preparation() {
         prepare_and_report(&Preparation {
             sources: run.data.sources.clone(),

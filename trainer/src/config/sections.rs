@@ -143,7 +143,7 @@ pub struct TrainingConfig {
     pub checkpoint_every: u64,
     /// Keep a model of every epoch beside the best and the last.
     pub checkpoint_epochs: bool,
-    /// Checkpoints made by `checkpoint_every` to keep; older ones are deleted.
+    /// States to resume from that are kept, the newest ones; older ones are deleted.
     pub keep_last: usize,
     /// Steps between samples of text; 0 = none.
     pub sample_every: u64,

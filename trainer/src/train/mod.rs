@@ -5,6 +5,7 @@
 //! (validation, plateau, checkpoints) depends on the step's number and on that state alone.
 
 mod files;
+mod saving;
 mod step;
 
 pub use files::Files;
@@ -20,7 +21,6 @@ use crate::config::{RunConfig, SampleConfig};
 use crate::dataset::Corpus;
 use crate::evaluate::Evaluation;
 use crate::generate::generate;
-use crate::state::load_state;
 use crate::telemetry::Plan;
 
 /// Some steps of training, as a person or a file of metrics sees them.
@@ -86,7 +86,7 @@ pub fn train(
     stop: &AtomicBool,
     observer: &mut dyn Observer,
 ) -> Result<Outcome> {
-    if !resume && files.state.exists() {
+    if !resume && !files.states()?.is_empty() {
         return Err(Error::new(
             ErrorKind::Io,
             format!(
@@ -96,10 +96,13 @@ pub fn train(
         ));
     }
     let mut trainer = Trainer::new(run, corpus, device)?;
-    let notes = match resume {
-        true => trainer.restore(load_state(&files.state)?).map_err(|e| e.in_file(&files.state))?,
-        false => Vec::new(),
-    };
+    let mut notes = Vec::new();
+    if resume {
+        let (state, about_files) = files.newest_state()?;
+        let path = files.state(state.progress.step);
+        notes.extend(about_files);
+        notes.extend(trainer.restore(state).map_err(|e| e.in_file(&path))?);
+    }
     let first_step = trainer.progress().step;
     observer.start(&trainer.plan()?, first_step)?;
     for note in trainer.layout().warnings.iter().cloned().chain(notes) {
@@ -269,12 +272,16 @@ impl Loop<'_, '_> {
         patience > 0 && self.trainer.progress().validations_since_best >= patience
     }
 
-    /// The state first: whoever finds the model finds a state that is as new.
+    /// The state first: whoever finds the model finds a state that is as new. Older states go when it is on the disk.
     fn save(&mut self) -> Result<()> {
         self.clock.pause();
-        self.trainer.save_state(&self.files.state)?;
+        let step = self.trainer.progress().step;
+        self.trainer.save_state(&self.files.state(step))?;
+        if let Err(error) = self.files.prune(step, self.run.training.keep_last) {
+            self.observer.note(step, &format!("old checkpoints stay: {error}"))?;
+        }
         self.trainer.save_model(&self.files.last)?;
-        if self.run.training.checkpoint_epochs && self.trainer.ends_epoch(self.trainer.progress().step) {
+        if self.run.training.checkpoint_epochs && self.trainer.ends_epoch(step) {
             self.trainer.save_model(&self.files.epoch(self.trainer.epoch()))?;
         }
         Ok(())
