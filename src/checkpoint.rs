@@ -374,6 +374,27 @@ pub fn save_model(
     extra: &BTreeMap<String, String>,
     tensors: &[TensorToWrite<'_>],
 ) -> Result<()> {
+    write_safetensors(path, &model_metadata(config, extra, tensors)?, tensors)
+}
+
+/// The bytes of the file that [`save_model`] writes, for [`Checkpoint::from_bytes`].
+pub fn model_bytes(
+    config: &ModelConfig,
+    extra: &BTreeMap<String, String>,
+    tensors: &[TensorToWrite<'_>],
+) -> Result<Vec<u8>> {
+    let mut bytes = safetensors_start(&model_metadata(config, extra, tensors)?, tensors);
+    bytes.reserve_exact(tensors.iter().map(|tensor| tensor.bytes.len()).sum());
+    tensors.iter().for_each(|tensor| bytes.extend_from_slice(tensor.bytes));
+    Ok(bytes)
+}
+
+/// A model file's metadata, where these are the tensors that its configuration calls for.
+fn model_metadata(
+    config: &ModelConfig,
+    extra: &BTreeMap<String, String>,
+    tensors: &[TensorToWrite<'_>],
+) -> Result<BTreeMap<String, String>> {
     config.validate()?;
     let mut metadata = extra.clone();
     metadata.insert("format".into(), "pt".into());
@@ -397,7 +418,7 @@ pub fn save_model(
         let extra = tensors.iter().find(|t| !known.contains(t.name)).map_or("", |t| t.name);
         return Err(Error::format(format!("tensor {extra:?} is not called for or given twice")));
     }
-    write_safetensors(path, &metadata, tensors)
+    Ok(metadata)
 }
 
 /// Writes a safetensors file: the same tensors and metadata give the same bytes. Atomic.
@@ -406,6 +427,15 @@ pub fn write_safetensors(
     metadata: &BTreeMap<String, String>,
     tensors: &[TensorToWrite<'_>],
 ) -> Result<()> {
+    let start = safetensors_start(metadata, tensors);
+    write_atomically(path, |file| {
+        file.write_all(&start)?;
+        tensors.iter().try_for_each(|tensor| file.write_all(tensor.bytes))
+    })
+}
+
+/// What a safetensors file has before the bytes of its tensors.
+fn safetensors_start(metadata: &BTreeMap<String, String>, tensors: &[TensorToWrite<'_>]) -> Vec<u8> {
     let mut header = serde_json::Map::new();
     header.insert("__metadata__".into(), serde_json::json!(metadata));
     let mut end = 0;
@@ -417,13 +447,12 @@ pub fn write_safetensors(
             serde_json::json!({ "dtype": tensor.dtype, "shape": tensor.shape, "data_offsets": [start, end] }),
         );
     }
-    let mut header = serde_json::to_vec(&header).expect("a header is numbers and text");
-    header.resize((8 + header.len()).next_multiple_of(DATA_ALIGNMENT) - 8, b' ');
-    write_atomically(path, |file| {
-        file.write_all(&(header.len() as u64).to_le_bytes())?;
-        file.write_all(&header)?;
-        tensors.iter().try_for_each(|tensor| file.write_all(tensor.bytes))
-    })
+    let header = serde_json::to_vec(&header).expect("a header is numbers and text");
+    let len = (8 + header.len()).next_multiple_of(DATA_ALIGNMENT);
+    let mut start = ((len - 8) as u64).to_le_bytes().to_vec();
+    start.extend(header);
+    start.resize(len, b' ');
+    start
 }
 
 /// Writes a file so that a reader, or a crash at any moment, sees the old content or the new, never a part.

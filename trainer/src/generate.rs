@@ -1,47 +1,46 @@
-//! Text from the trainer's own forward pass: every byte costs a pass over the whole context. The runtime, which keeps
-//! a key/value cache, is the fast way; this one needs no file.
+//! Text from a model, by the runtime: the same bytes that a program which embeds it would get, and as fast.
 
-use grug::config::VOCAB;
+use std::collections::BTreeMap;
+
+use grug::checkpoint::{Checkpoint, TensorToWrite, f32_bytes, model_bytes};
 use grug::error::Result;
 use grug::sampler::Sampler;
-use tch::{Kind, Tensor};
+use grug::session::{Session, SessionOptions, StopReason};
 
-use crate::model::{Model, Pass, Rows, to_f32};
+use crate::model::{Model, to_f32};
 
-/// Draws `count` bytes after `prompt`, handing each to `sink`, which may end it early by returning false.
-///
-/// The model sees the last `window_bytes` bytes. An empty prompt starts from a single byte 0, and a model that wants
-/// its window full gets byte 0 on the left, both as published.
+/// The runtime's form of a model, with as many threads as libtorch has. It copies the weights.
+pub fn runtime_model(model: &Model) -> Result<grug::Model> {
+    let bytes: Vec<Vec<u8>> = model.parameters().iter().map(|tensor| f32_bytes(&to_f32(tensor))).collect();
+    let specs = model.specs();
+    let tensors: Vec<_> = specs
+        .iter()
+        .zip(&bytes)
+        .map(|(spec, bytes)| TensorToWrite { name: &spec.name, dtype: "F32", shape: &spec.shape, bytes })
+        .collect();
+    let file = model_bytes(model.config(), &BTreeMap::new(), &tensors)?;
+    let n_threads = usize::try_from(tch::get_num_threads()).unwrap_or(1);
+    let options = grug::ModelOptions { n_threads, ..Default::default() };
+    grug::Model::from_checkpoint(Checkpoint::from_bytes(file)?, &options)
+}
+
+/// Draws `count` bytes after `prompt`, or fewer where the model ends its document, handing each to `sink`, which may end
+/// it early by returning false.
 pub fn generate(
-    model: &Model,
+    model: &grug::Model,
     prompt: &[u8],
     count: usize,
     sampler: &mut Sampler,
     mut sink: impl FnMut(u8) -> bool,
 ) -> Result<()> {
-    let _guard = tch::no_grad_guard();
-    let config = model.config();
-    let window = config.window_bytes();
-    let mut text = prompt.to_vec();
-    if text.is_empty() {
-        text.push(0);
-    }
+    let mut session = Session::new(model, &SessionOptions::default())?;
+    session.feed(prompt)?;
     for _ in 0..count {
-        let seen = &text[text.len().saturating_sub(window)..];
-        let mut input = Vec::with_capacity(window);
-        if config.pad_short_input {
-            input.resize(window - seen.len(), 0);
-        }
-        input.extend_from_slice(seen);
-        let input =
-            Tensor::from_data_size(&input, &[1, input.len() as i64], Kind::Uint8).to_device(model.device());
-        let logits = to_f32(&model.forward(&input, Pass { rows: Rows::Last, train: false })?);
-        let logits: &[f32; VOCAB] = logits.as_slice().try_into().expect("256 logits");
-        let byte = sampler.pick(logits)?;
-        if !sink(byte) {
+        let (mut byte, mut n) = ([0], 0);
+        let reason = session.generate(sampler, &[], &mut byte, &mut n)?;
+        if byte[..n].iter().any(|&byte| !sink(byte)) || reason != StopReason::Capacity {
             break;
         }
-        text.push(byte);
     }
     Ok(())
 }

@@ -36,6 +36,10 @@ pub struct Progress {
     pub last_nats: Option<f64>,
     /// Seconds spent training, over all parts of the run.
     pub seconds: f64,
+    /// Times that the guard went back to a checkpoint.
+    pub rollbacks: u64,
+    /// Steps by which the data are ahead of `step`: what was taken back is not trained on again.
+    pub data_ahead: u64,
     /// Where the schedule is.
     pub schedule: ScheduleState,
 }
@@ -143,6 +147,16 @@ impl SavedState {
     /// Takes a tensor out.
     pub fn take(&mut self, name: &str) -> Result<Tensor> {
         self.tensors.remove(name).ok_or_else(|| Error::format(format!("has no tensor {name:?}")))
+    }
+
+    /// Whether there are tensors whose names begin so.
+    pub fn has(&self, prefix: &str) -> bool {
+        self.tensors.keys().any(|name| name.starts_with(prefix))
+    }
+
+    /// Drops the tensors whose names begin so.
+    pub fn discard(&mut self, prefix: &str) {
+        self.tensors.retain(|name, _| !name.starts_with(prefix));
     }
 
     /// Copies the tensors of these names into the tensors that stand beside them.

@@ -288,3 +288,56 @@ fn eval_and_generate_use_what_train_wrote() {
     assert!(output.stdout.starts_with(b"the grug") && output.stdout.len() == 8 + 20 + 1, "{output:?}");
     assert_eq!(command(path, &greedy).output().unwrap().stdout, output.stdout);
 }
+
+#[test]
+fn a_model_that_can_learn_by_heart_passes_and_one_that_cannot_is_explained() {
+    let folder = workplace();
+    let path = folder.path();
+    let check = ["overfit", "tiny.toml", "--device", "cpu", "--windows", "2"];
+    let good = ["--set", "optimizer.learning_rate=0.01", "--set", "model.dropout.output=0.5"];
+    let output = command(path, &[&check[..], &good].concat()).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success() && text.starts_with("learned: from "), "{output:?}");
+    for (rate, word) in [("1e-9", "lr-range"), ("1e30", "lower optimizer.learning_rate")] {
+        let rate = format!("optimizer.learning_rate={rate}");
+        let (code, text) = run(path, &[&check[..], &["--steps", "20", "--set", &rate]].concat());
+        assert_eq!(code, Some(1), "{text}");
+        assert!(text.contains("look at this: ") && text.contains(word), "{text}");
+        assert!(text.contains("error: not learned"), "{text}");
+    }
+    let frozen = ["--steps", "20", "--set", "optimizer.embedding_lr_multiplier=0"];
+    let (code, text) = run(path, &[&check[..], &frozen].concat());
+    assert!(code == Some(1) && text.contains("no step changed embedding.weight"), "{text}");
+    assert!(!path.join("runs").exists(), "nothing is kept");
+}
+
+#[test]
+fn a_learning_rate_is_found() {
+    let folder = workplace();
+    let path = folder.path();
+    let sweep = ["lr-range", "tiny.toml", "--device", "cpu", "-o", "sweep", "--to", "10", "--steps", "120"];
+    let output = command(path, &sweep).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{output:?}");
+    let (_, rest) =
+        text.split_once("suggested: optimizer.learning_rate = ").unwrap_or_else(|| panic!("{text}"));
+    let rate: f64 = rest.trim().parse().unwrap();
+    assert!((1e-4..0.3).contains(&rate), "{text}");
+    let lines = std::fs::read_to_string(path.join("sweep/lr-range.jsonl")).unwrap();
+    let rates: Vec<f64> = lines
+        .lines()
+        .map(|line| {
+            serde_json::from_str::<serde_json::Value>(line).unwrap()["learning_rate"].as_f64().unwrap()
+        })
+        .collect();
+    assert!(rates[0] == 1e-6 && rates.is_sorted() && rates.len() > 40, "{rates:?}");
+    let picture = std::fs::read_to_string(path.join("sweep/lr-range.svg")).unwrap();
+    assert!(picture.contains("suggested"));
+    let (code, text) = run(path, &["lr-range", "tiny.toml", "--from", "1", "--to", "0.1"]);
+    assert!(code == Some(1) && text.contains("higher"), "{text}");
+    // What is suggested trains.
+    let set = format!("optimizer.learning_rate={rate}");
+    let (code, text) =
+        run(path, &["train", "tiny.toml", "--device", "cpu", "--set", "training.steps=100", "--set", &set]);
+    assert_eq!(code, Some(0), "{text}");
+}

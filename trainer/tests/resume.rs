@@ -68,6 +68,13 @@ fn a_stop_between_step_and_validation_loses_nothing() {
 }
 
 #[test]
+fn the_average_and_the_guard_resume_too() {
+    let guard =
+        ["guard.enabled=true", "guard.window_steps=10", "guard.sigmas=2.0", "guard.rollback_after=1000"];
+    compare(&[&guard[..], &["training.ema_decay=0.98", "training.keep_last=2"]].concat(), 50);
+}
+
+#[test]
 fn adam_with_accumulation_and_half_precision_resumes_too() {
     let settings = ["optimizer.type=\"adam\"", "training.accumulation=2", "training.precision=\"bf16\""];
     compare(&settings, 33);

@@ -83,6 +83,7 @@ impl Observer for Console {
         if let Some((scale, skipped)) = report.scaler {
             extra.extend([("loss_scale", scale), ("skipped_steps", skipped as f64)]);
         }
+        extra.extend(report.spikes.map(|spikes| ("spikes", spikes as f64)));
         let record = TrainRecord {
             step: report.step,
             loss: report.nats,

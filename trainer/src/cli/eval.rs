@@ -76,7 +76,7 @@ pub fn run(args: &Args) -> Result<()> {
     let offsets = validation_offsets(&windows, 0, 0);
     let mut source = BatchSource::new(&corpus, window, objective, device);
     let clock = Instant::now();
-    let Some(result) = evaluate(&model, &mut source, &offsets, args.precision, stop_flag())? else {
+    let Some(result) = evaluate(&model, &mut source, &offsets, args.precision, stop_flag("stopping"))? else {
         return Err(Error::new(ErrorKind::Canceled, "stopped"));
     };
     let seconds = clock.elapsed().as_secs_f64();

@@ -1,17 +1,15 @@
 use std::io::Write;
 use std::path::PathBuf;
 
-use grug::checkpoint::Checkpoint;
 use grug::error::{Error, ErrorKind, Result};
 use grug::sampler::{Sampler, SamplerOptions};
 
-use super::DeviceArgs;
 use crate::generate::generate;
-use crate::model::Model;
 
-/// Write text with a model, by the trainer's own forward pass
+/// Write text with a model
 ///
-/// Every byte costs a pass over the whole context; `grug generate`, which keeps a cache, is faster.
+/// By the runtime, on the CPU: the text is the one that `grug generate`, or a program with libgrug in it, gives with
+/// the same options.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The model
@@ -38,13 +36,14 @@ pub struct Args {
     /// Seed of the draws
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    #[command(flatten)]
-    device: DeviceArgs,
+    /// CPU threads; 0 = as many as there are cores
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    threads: usize,
 }
 
 pub fn run(args: &Args) -> Result<()> {
-    let device = args.device.select()?;
-    let model = Model::from_checkpoint(&Checkpoint::open(&args.model)?, device)?;
+    let options = grug::ModelOptions { n_threads: args.threads, ..Default::default() };
+    let model = grug::Model::load(&args.model, &options)?;
     let mut sampler = Sampler::new(&SamplerOptions {
         seed: args.seed,
         temperature: args.temperature,

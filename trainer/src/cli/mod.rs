@@ -4,7 +4,10 @@ mod console;
 mod eval;
 mod generate;
 mod import_config;
+mod lr_range;
+mod overfit;
 mod prepare;
+mod setup;
 mod train;
 
 use std::process::ExitCode;
@@ -28,6 +31,8 @@ struct Cli {
 enum Command {
     Prepare(prepare::Args),
     Train(train::Args),
+    Overfit(overfit::Args),
+    LrRange(lr_range::Args),
     Eval(eval::Args),
     Generate(generate::Args),
     ImportConfig(import_config::Args),
@@ -57,16 +62,17 @@ impl DeviceArgs {
     }
 }
 
-/// Raised by the first Ctrl-C (or SIGTERM, or SIGHUP); the second one ends the program at once.
-fn stop_flag() -> &'static AtomicBool {
+/// Raised by the first Ctrl-C (or SIGTERM, or SIGHUP), which is answered by what it will do; the second one ends the
+/// program at once.
+fn stop_flag(what: &'static str) -> &'static AtomicBool {
     static STOP: AtomicBool = AtomicBool::new(false);
     static INSTALLED: OnceLock<()> = OnceLock::new();
     INSTALLED.get_or_init(|| {
-        let installed = ctrlc::set_handler(|| {
+        let installed = ctrlc::set_handler(move || {
             if STOP.swap(true, Ordering::SeqCst) {
                 std::process::exit(130);
             }
-            eprintln!("\nstopping after this step and saving; once more stops at once");
+            eprintln!("\n{what}; once more stops at once");
         });
         if let Err(error) = installed {
             eprintln!("warning: Ctrl-C will not save: {error}");
@@ -79,6 +85,8 @@ fn run(cli: Cli) -> Result<()> {
     match cli.command {
         Command::Prepare(args) => prepare::run(&args),
         Command::Train(args) => train::run(&args),
+        Command::Overfit(args) => overfit::run(&args),
+        Command::LrRange(args) => lr_range::run(&args),
         Command::Eval(args) => eval::run(&args),
         Command::Generate(args) => generate::run(&args),
         Command::ImportConfig(args) => import_config::run(&args),

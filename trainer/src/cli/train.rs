@@ -3,10 +3,10 @@ use std::path::PathBuf;
 use grug::error::{Error, ErrorKind, Result};
 
 use super::console::Console;
-use super::prepare::prepare_and_report;
+use super::setup::open_corpus;
 use super::{DeviceArgs, stop_flag};
 use crate::config::{PRESETS, RunConfig};
-use crate::dataset::prepare::{Preparation, find_files};
+use crate::dataset::prepare::find_files;
 use crate::dataset::{Corpus, Layout};
 use crate::telemetry::{Plan, RunFolder};
 use crate::train::{Files, Outcome, train};
@@ -98,22 +98,12 @@ pub fn run(args: &Args) -> Result<()> {
     if args.run_dir.is_some() && run.data.prepared.is_none() && run.needs_preparation() {
         run.data.prepared = Some(folder.join("corpus.bin"));
     }
-    let stop = stop_flag();
     let files = Files::create(&folder)?;
     // A run that ended before its first checkpoint has nothing to lose.
     let empty = files.states()?.is_empty();
     let run_folder = RunFolder::create(&folder, args.resume || empty)?;
-    if run.needs_preparation() {
-        prepare_and_report(&Preparation {
-            sources: run.data.sources.clone(),
-            output: run.prepared_path(),
-            force: run.data.force_prepare,
-            strict_utf8: run.data.strict_utf8,
-            dummy_if_empty: run.data.dummy_if_empty,
-            seed: run.training.seed,
-        })?;
-    }
-    let corpus = Corpus::open(&run.prepared_path())?;
+    let corpus = open_corpus(&run)?;
+    let stop = stop_flag("stopping after this step and saving");
     let mut console = Console::new(&run, run_folder, device);
     let outcome = train(&run, &corpus, device, &files, args.resume, stop, &mut console)?;
     console.finish()?;

@@ -15,8 +15,8 @@ mod validate;
 
 pub use presets::{PRESETS, Preset, preset};
 pub use sections::{
-    DataConfig, Objective, OptimizerConfig, OptimizerKind, Precision, ProfilerConfig, SampleConfig,
-    ScheduleConfig, ScheduleKind, TelemetryConfig, TrainingConfig,
+    DataConfig, GuardConfig, Objective, OptimizerConfig, OptimizerKind, Precision, ProfilerConfig,
+    SampleConfig, ScheduleConfig, ScheduleKind, TelemetryConfig, TrainingConfig,
 };
 
 use std::path::{Path, PathBuf};
@@ -45,6 +45,9 @@ pub struct RunConfig {
     /// How the learning rate moves.
     #[serde(default)]
     pub schedule: ScheduleConfig,
+    /// Steps that would spoil the model are skipped.
+    #[serde(default)]
+    pub guard: GuardConfig,
     /// Text drawn during training.
     #[serde(default)]
     pub sample: SampleConfig,

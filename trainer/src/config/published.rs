@@ -10,7 +10,7 @@ use grug::error::{Error, Result};
 use grug::import::{Generation, PublishedConfig, read_pth};
 
 use super::{
-    DataConfig, Objective, OptimizerConfig, OptimizerKind, Precision, ProfilerConfig, RunConfig,
+    DataConfig, GuardConfig, Objective, OptimizerConfig, OptimizerKind, Precision, ProfilerConfig, RunConfig,
     SampleConfig, ScheduleConfig, ScheduleKind, TelemetryConfig, TrainingConfig,
 };
 
@@ -217,6 +217,7 @@ pub fn from_published(config: &PublishedConfig) -> Result<ImportedRun> {
         },
         sample: text(config.interim_test_temperature, config.interim_test_top_k)?,
         generate: if config.do_prediction { generate } else { SampleConfig { bytes: 0, ..generate } },
+        guard: GuardConfig::default(),
         telemetry: TelemetryConfig::default(),
         profiler: ProfilerConfig {
             enabled: config.enable_profiler,

@@ -125,6 +125,9 @@ pub struct TrainingConfig {
     pub precision: Precision,
     /// Gradients are scaled down to this global norm at most; 0 = as they are.
     pub clip_grad_norm: f64,
+    /// Keep a running average of the weights with this decay per step, such as 0.999; it is what validates, writes
+    /// samples and becomes the model files. 0 = none.
+    pub ema_decay: f64,
     /// CUDA: products of f32 matrices in TF32, which rounds their inputs to 10 bits and is several times as fast.
     pub tf32: bool,
     /// CUDA: let cuDNN try which of its convolutions is fastest.
@@ -164,6 +167,7 @@ impl Default for TrainingConfig {
             seed: 1,
             precision: Precision::F32,
             clip_grad_norm: 1.0,
+            ema_decay: 0.0,
             tf32: false,
             cudnn_benchmark: true,
             threads: 0,
@@ -275,6 +279,37 @@ impl Default for ScheduleConfig {
             min_learning_rate: 0.0,
             decay_fraction: 0.6,
             final_factor: 0.01,
+        }
+    }
+}
+
+/// `[guard]`: steps whose loss or gradient is far above those before them are skipped. Counts are steps.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct GuardConfig {
+    /// Whether to guard.
+    pub enabled: bool,
+    /// A step is far where its loss or the norm of its gradient is this many standard deviations above the mean.
+    pub sigmas: f64,
+    /// Steps that mean and deviation are taken over. Until so many are done, only what is not finite is skipped.
+    pub window_steps: u64,
+    /// After this many skipped steps in a row, training goes back to the last checkpoint from before them.
+    pub rollback_after: u64,
+    /// Times that training goes back before it gives up.
+    pub max_rollbacks: u64,
+    /// Each time it goes back, the learning rates are multiplied by this.
+    pub lr_factor: f64,
+}
+
+impl Default for GuardConfig {
+    fn default() -> GuardConfig {
+        GuardConfig {
+            enabled: false,
+            sigmas: 6.0,
+            window_steps: 128,
+            rollback_after: 10,
+            max_rollbacks: 3,
+            lr_factor: 0.5,
         }
     }
 }

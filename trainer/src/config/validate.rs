@@ -3,8 +3,8 @@
 use grug::error::{Error, Result};
 
 use super::{
-    DataConfig, Objective, OptimizerConfig, RunConfig, SampleConfig, ScheduleConfig, ScheduleKind,
-    TrainingConfig,
+    DataConfig, GuardConfig, Objective, OptimizerConfig, RunConfig, SampleConfig, ScheduleConfig,
+    ScheduleKind, TrainingConfig,
 };
 
 /// Refuses a value for which `ok` is false.
@@ -41,6 +41,7 @@ impl RunConfig {
         self.training.validate().map_err(|e| e.at("[training]"))?;
         self.optimizer.validate().map_err(|e| e.at("[optimizer]"))?;
         self.schedule.validate().map_err(|e| e.at("[schedule]"))?;
+        self.guard.validate().map_err(|e| e.at("[guard]"))?;
         self.sample.validate().map_err(|e| e.at("[sample]"))?;
         self.generate.validate().map_err(|e| e.at("[generate]"))?;
         not_negative("[telemetry]: peak_tflops", self.telemetry.peak_tflops)?;
@@ -131,6 +132,7 @@ impl TrainingConfig {
             )));
         }
         not_negative("clip_grad_norm", self.clip_grad_norm)?;
+        below_one("ema_decay", self.ema_decay)?;
         check(self.log_every > 0, "log_every", self.log_every, "at least 1")?;
         check(self.keep_last > 0, "keep_last", self.keep_last, "at least 1")
     }
@@ -161,6 +163,20 @@ impl ScheduleConfig {
         not_negative("min_learning_rate", self.min_learning_rate)?;
         share("decay_fraction", self.decay_fraction)?;
         share("final_factor", self.final_factor)
+    }
+}
+
+impl GuardConfig {
+    fn validate(&self) -> Result<()> {
+        positive("sigmas", self.sigmas)?;
+        check((2..=1 << 20).contains(&self.window_steps), "window_steps", self.window_steps, "2 to 1048576")?;
+        check(self.rollback_after > 0, "rollback_after", self.rollback_after, "at least 1")?;
+        check(
+            self.lr_factor > 0.0 && self.lr_factor <= 1.0,
+            "lr_factor",
+            self.lr_factor,
+            "above 0 and at most 1",
+        )
     }
 }
 

@@ -82,6 +82,8 @@ pub fn read_series(path: &Path) -> Result<Series> {
         let Some(step) = line["step"].as_u64() else { continue };
         let push = |list: &mut Vec<(u64, f64)>, key: &str| {
             if let Some(value) = line[key].as_f64() {
+                // A guard that went back takes steps again.
+                list.truncate(list.partition_point(|(earlier, _)| *earlier < step));
                 list.push((step, value));
             }
         };

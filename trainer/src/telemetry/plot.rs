@@ -20,9 +20,9 @@ pub struct Curves {
 }
 
 const SIZE: (u32, u32) = (960, 640);
-const TRAIN: RGBColor = RGBColor(120, 160, 210);
-const VALIDATION: RGBColor = RGBColor(190, 60, 40);
-const RATE: RGBColor = RGBColor(60, 130, 70);
+pub(super) const TRAIN: RGBColor = RGBColor(120, 160, 210);
+pub(super) const VALIDATION: RGBColor = RGBColor(190, 60, 40);
+pub(super) const RATE: RGBColor = RGBColor(60, 130, 70);
 /// More points than a line of this width can show are thinned out.
 const MAX_POINTS: usize = 2000;
 
@@ -37,7 +37,7 @@ pub fn draw(path: &Path, curves: &Curves) -> Result<bool> {
     Ok(true)
 }
 
-type DrawResult = std::result::Result<(), Box<dyn std::error::Error>>;
+pub(super) type DrawResult = std::result::Result<(), Box<dyn std::error::Error>>;
 
 fn render(svg: &mut String, curves: &Curves) -> DrawResult {
     let root = SVGBackend::with_string(svg, SIZE).into_drawing_area();
@@ -115,7 +115,7 @@ fn draw_rates(area: &DrawingArea<SVGBackend<'_>, Shift>, series: &Series, steps:
 }
 
 /// The smallest range that holds all finite values; 0 to 1 for none.
-fn span(values: impl Iterator<Item = f64>) -> Range<f64> {
+pub(super) fn span(values: impl Iterator<Item = f64>) -> Range<f64> {
     let range = values
         .filter(|v| v.is_finite())
         .fold(f64::INFINITY..f64::NEG_INFINITY, |range, v| range.start.min(v)..range.end.max(v));
@@ -123,7 +123,7 @@ fn span(values: impl Iterator<Item = f64>) -> Range<f64> {
 }
 
 /// A little air around a range, and never nothing.
-fn margin(range: Range<f64>) -> Range<f64> {
+pub(super) fn margin(range: Range<f64>) -> Range<f64> {
     let air = ((range.end - range.start) * 0.05).max(range.end.abs() * 1e-3).max(1e-9);
     range.start - air..range.end + air
 }

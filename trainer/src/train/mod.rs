@@ -5,10 +5,14 @@
 //! (validation, plateau, checkpoints) depends on the step's number and on that state alone.
 
 mod files;
+mod lr_range;
+mod overfit;
 mod saving;
 mod step;
 
 pub use files::Files;
+pub use lr_range::{RangeResult, Sweep, lr_range};
+pub use overfit::{Overfit, OverfitOptions, overfit, overfit_run};
 pub use step::Trainer;
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,7 +24,9 @@ use grug::sampler::{Sampler, SamplerOptions};
 use crate::config::{RunConfig, SampleConfig};
 use crate::dataset::Corpus;
 use crate::evaluate::Evaluation;
-use crate::generate::generate;
+use crate::generate::{generate, runtime_model};
+use crate::guard::Spikes;
+use crate::state::load_state;
 use crate::telemetry::Plan;
 
 /// Some steps of training, as a person or a file of metrics sees them.
@@ -40,6 +46,8 @@ pub struct StepReport {
     pub learning_rates: Vec<f64>,
     /// The loss scale and the steps skipped so far; half precision only.
     pub scaler: Option<(f64, i64)>,
+    /// Steps that the guard skipped so far; only with a guard.
+    pub spikes: Option<u64>,
 }
 
 /// What a run tells whoever watches it. Nothing it does changes the run.
@@ -108,8 +116,19 @@ pub fn train(
     for note in trainer.layout().warnings.iter().cloned().chain(notes) {
         observer.note(first_step, &note)?;
     }
+    let skipped = trainer.spikes().map_or(0, |spikes| spikes.skipped);
     let clock = Clock::default();
-    let outcome = Loop { run, trainer: &mut trainer, files, stop, observer, clock }.run()?;
+    let outcome = Loop {
+        run,
+        trainer: &mut trainer,
+        files,
+        stop,
+        observer: &mut *observer,
+        clock,
+        saved_step: first_step,
+        skipped,
+    }
+    .run()?;
     if outcome != Outcome::Stopped && run.generate.bytes > 0 {
         let text = draw(&trainer, &run.generate)?;
         observer.sample(trainer.progress().step, run.generate.prompt.as_bytes(), &text)?;
@@ -117,7 +136,7 @@ pub fn train(
     Ok(outcome)
 }
 
-/// Text as a run's configuration asks for it.
+/// Text as a run's configuration asks for it, written by the runtime.
 fn draw(trainer: &Trainer<'_>, sample: &SampleConfig) -> Result<Vec<u8>> {
     let mut sampler = Sampler::new(&SamplerOptions {
         seed: sample.seed,
@@ -127,7 +146,8 @@ fn draw(trainer: &Trainer<'_>, sample: &SampleConfig) -> Result<Vec<u8>> {
         ..SamplerOptions::default()
     })?;
     let mut text = Vec::with_capacity(sample.bytes);
-    generate(trainer.model(), sample.prompt.as_bytes(), sample.bytes, &mut sampler, |byte| {
+    let model = runtime_model(trainer.model())?;
+    generate(&model, sample.prompt.as_bytes(), sample.bytes, &mut sampler, |byte| {
         text.push(byte);
         true
     })?;
@@ -167,6 +187,10 @@ struct Loop<'a, 'b> {
     stop: &'a AtomicBool,
     observer: &'a mut dyn Observer,
     clock: Clock,
+    /// The step of the last checkpoint.
+    saved_step: u64,
+    /// Steps that the guard skipped, as said so far.
+    skipped: u64,
 }
 
 impl Loop<'_, '_> {
@@ -175,7 +199,10 @@ impl Loop<'_, '_> {
     }
 
     fn run(&mut self) -> Result<Outcome> {
-        let mut saved_step = self.trainer.progress().step;
+        if self.run.guard.enabled && self.files.states()?.is_empty() {
+            // Something to go back to.
+            self.save()?;
+        }
         let total = self.trainer.total_steps();
         loop {
             let step = self.trainer.progress().step;
@@ -183,9 +210,8 @@ impl Loop<'_, '_> {
             let gave_up = validated && self.gave_up();
             let every = self.run.training.checkpoint_every;
             let due = validated || (every > 0 && step.is_multiple_of(every));
-            if step > saved_step && (due || step >= total || self.stopped()) {
+            if step > self.saved_step && (due || step >= total || self.stopped()) {
                 self.save()?;
-                saved_step = step;
             }
             if gave_up && step < total {
                 let bad = self.trainer.progress().validations_since_best;
@@ -222,7 +248,15 @@ impl Loop<'_, '_> {
                 grad_norm,
                 learning_rates: self.trainer.last_learning_rates().to_vec(),
                 scaler: self.trainer.read_scaler(),
+                spikes: self.trainer.spikes().map(|spikes| spikes.skipped),
             })?;
+            // Not because of a stop: a resumed run would have gone back at another step than one never stopped.
+            if step.is_multiple_of(t.log_every)
+                && let Some(spikes) = self.trainer.spikes()
+                && self.heed(spikes)?
+            {
+                return Ok(());
+            }
         }
         if t.sample_every > 0 && step.is_multiple_of(t.sample_every) && self.run.sample.bytes > 0 {
             self.clock.pause();
@@ -230,6 +264,53 @@ impl Loop<'_, '_> {
             self.observer.sample(step, self.run.sample.prompt.as_bytes(), &text)?;
         }
         Ok(())
+    }
+
+    /// Says what the guard did, and goes back where so many steps in a row were skipped that the weights themselves must
+    /// be spoiled: to the last checkpoint from before them. True where it did.
+    fn heed(&mut self, spikes: Spikes) -> Result<bool> {
+        let step = self.trainer.progress().step;
+        let new = spikes.skipped.saturating_sub(self.skipped);
+        self.skipped = spikes.skipped;
+        if new > 0 {
+            let are = if new == 1 { "step was" } else { "steps were" };
+            let text = format!(
+                "{new} {are} skipped: the loss or the gradient was far above that of the steps before"
+            );
+            self.observer.note(step, &text)?;
+        }
+        let guard = &self.run.guard;
+        if spikes.in_a_row < guard.rollback_after {
+            return Ok(false);
+        }
+        let rollbacks = self.trainer.progress().rollbacks;
+        if rollbacks >= guard.max_rollbacks {
+            return Err(Error::new(
+                ErrorKind::InvalidArgument,
+                format!(
+                    "training has diverged: the last {} steps were skipped, and it went back {rollbacks} times \
+                     already (guard.max_rollbacks). Try a lower optimizer.learning_rate, or look at the text",
+                    spikes.in_a_row
+                ),
+            ));
+        }
+        let first_bad = step.saturating_sub(spikes.in_a_row);
+        let states = self.files.states()?;
+        let (_, path) = states
+            .iter()
+            .find(|(saved, _)| *saved < first_bad)
+            .or(states.last())
+            .ok_or_else(|| Error::new(ErrorKind::Io, "there is no checkpoint to go back to"))?;
+        self.trainer.roll_back(load_state(path)?).map_err(|e| e.in_file(path))?;
+        self.saved_step = self.trainer.progress().step;
+        self.skipped = self.trainer.spikes().map_or(0, |spikes| spikes.skipped);
+        let rate = self.trainer.schedule_learning_rates().first().copied().unwrap_or_default();
+        let text = format!(
+            "{} steps in a row were skipped: back to step {}, on with other windows and a learning rate of {rate:.3e}",
+            spikes.in_a_row, self.saved_step
+        );
+        self.observer.note(step, &text)?;
+        Ok(true)
     }
 
     /// Whether the model of this step is to be validated and was not yet.
@@ -277,7 +358,13 @@ impl Loop<'_, '_> {
         self.clock.pause();
         let step = self.trainer.progress().step;
         self.trainer.save_state(&self.files.state(step))?;
-        if let Err(error) = self.files.prune(step, self.run.training.keep_last) {
+        self.saved_step = step;
+        // What the guard may have to go back to stays while it doubts the weights, and one more than the newest.
+        let (keep, doubtful) = match self.trainer.spikes() {
+            Some(spikes) => (self.run.training.keep_last.max(2), spikes.in_a_row > 0),
+            None => (self.run.training.keep_last, false),
+        };
+        if !doubtful && let Err(error) = self.files.prune(step, keep) {
             self.observer.note(step, &format!("old checkpoints stay: {error}"))?;
         }
         self.trainer.save_model(&self.files.last)?;

@@ -8,12 +8,15 @@ use tch::{Device, Tensor};
 
 use super::Trainer;
 use crate::amp::GradScaler;
+use crate::average::{self, WeightAverage};
 use crate::config::{Objective, Precision, RunConfig};
+use crate::guard::{self, SpikeGuard};
+use crate::schedule::ScheduleState;
 use crate::state::{Progress, SavedState, save_state};
 use crate::torch;
 
 impl Trainer<'_> {
-    /// Every tensor that a step depends on, with its name, sharing its storage; the random generators apart.
+    /// Every tensor that all runs depend on, with its name, sharing its storage; the random generators apart.
     fn state_tensors(&self) -> Vec<(String, Tensor)> {
         let params = self.model.specs().iter().zip(self.model.parameters());
         let mut list: Vec<_> =
@@ -36,6 +39,8 @@ impl Trainer<'_> {
     pub fn save_state(&self, path: &Path) -> Result<()> {
         let progress = Progress { schedule: self.schedule.state().clone(), ..self.progress.clone() };
         let mut tensors = self.state_tensors();
+        tensors.extend(self.average.iter().flat_map(WeightAverage::state));
+        tensors.extend(self.guard.iter().flat_map(SpikeGuard::state));
         for (name, device) in self.generators() {
             tensors.push((name.to_string(), torch::random_state(device)?));
         }
@@ -47,6 +52,7 @@ impl Trainer<'_> {
     pub fn restore(&mut self, mut saved: SavedState) -> Result<Vec<String>> {
         let notes = self.compare(&saved.run)?;
         saved.restore(&self.state_tensors())?;
+        self.restore_options(&mut saved)?;
         for (name, device) in self.generators() {
             match saved.take(name) {
                 Ok(state) => torch::set_random_state(device, &state)?,
@@ -57,24 +63,62 @@ impl Trainer<'_> {
         }
         let _ = saved.take("random.device");
         saved.expect_empty()?;
-        let mut state = saved.progress.schedule.clone();
-        let base = self.optimizer.base_learning_rates();
-        if base.len() == state.base.len() {
-            // Another configured learning rate scales the one that the schedule had reached.
-            for (now, (was, lr)) in base.iter().zip(state.base.iter_mut().zip(&mut state.learning_rates)) {
-                if now != was {
-                    *lr *= now / *was;
-                    *was = *now;
-                }
-            }
-        }
-        self.schedule.restore(state)?;
         self.progress = saved.progress;
+        self.restore_schedule(self.progress.schedule.clone())?;
         if self.run.training.reset_best_on_resume {
             self.progress.best_nats = None;
             self.progress.validations_since_best = 0;
         }
         Ok(notes)
+    }
+
+    /// What a run may begin or cease to have: an average begins with the weights, a guard with nothing.
+    fn restore_options(&mut self, saved: &mut SavedState) -> Result<()> {
+        if let Some(average) = &mut self.average {
+            match saved.has(average::PREFIX) {
+                true => saved.restore(&average.state())?,
+                false => average.restart(&self.model)?,
+            }
+        }
+        if let Some(guard) = &self.guard
+            && saved.has(guard::PREFIX)
+            && saved.run.guard.window_steps == self.run.guard.window_steps
+        {
+            saved.restore(&guard.state())?;
+        }
+        saved.discard(average::PREFIX);
+        saved.discard(guard::PREFIX);
+        Ok(())
+    }
+
+    /// Goes to where a schedule was. Another learning rate, in the configuration or because the guard went back, scales
+    /// the one that it had reached.
+    fn restore_schedule(&mut self, mut state: ScheduleState) -> Result<()> {
+        let base = self.optimizer.base_learning_rates();
+        let factor = self.run.guard.lr_factor.powi(self.progress.rollbacks as i32);
+        if base.len() == state.base.len() {
+            for (full, (was, lr)) in base.iter().zip(state.base.iter_mut().zip(&mut state.learning_rates)) {
+                let now = full * factor;
+                if now != *was {
+                    *lr *= now / *was;
+                    *was = now;
+                }
+            }
+        }
+        self.schedule.restore(state)
+    }
+
+    /// Goes back to an earlier state of this run, and on from there with other windows and lower learning rates.
+    pub fn roll_back(&mut self, saved: SavedState) -> Result<()> {
+        let left = self.progress.clone();
+        self.restore(saved)?;
+        let progress = &mut self.progress;
+        progress.rollbacks = left.rollbacks + 1;
+        progress.data_ahead = left.data_ahead + left.step.saturating_sub(progress.step);
+        // The best model's file is still there.
+        progress.best_nats = left.best_nats;
+        progress.validations_since_best = left.validations_since_best;
+        self.restore_schedule(self.progress.schedule.clone())
     }
 
     /// Refuses a configuration with which the saved run cannot go on, and names what else is different.
@@ -110,6 +154,7 @@ impl Trainer<'_> {
             ("[training]", now.training != was.training),
             ("[optimizer]", now.optimizer != was.optimizer),
             ("[schedule]", now.schedule != was.schedule),
+            ("[guard]", now.guard != was.guard),
         ] {
             if changed {
                 notes
@@ -140,6 +185,9 @@ impl Trainer<'_> {
             put("validation_nats", nats.to_string());
             put("validation_step", self.progress.validated_step.unwrap_or_default().to_string());
         }
-        self.model.save(path, &metadata)
+        if self.average.is_some() {
+            put("ema_decay", self.run.training.ema_decay.to_string());
+        }
+        self.model().save(path, &metadata)
     }
 }

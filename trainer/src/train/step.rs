@@ -6,10 +6,12 @@ use grug::error::{Error, ErrorKind, Result};
 use tch::{Device, Kind, Reduction, Tensor};
 
 use crate::amp::GradScaler;
+use crate::average::WeightAverage;
 use crate::batch::{BatchSource, loss};
 use crate::config::{Precision, RunConfig};
 use crate::dataset::{Corpus, Layout};
 use crate::evaluate::{Evaluation, evaluate};
+use crate::guard::{SpikeGuard, Spikes};
 use crate::model::Model;
 use crate::optimizer::Optimizer;
 use crate::schedule::Schedule;
@@ -23,18 +25,21 @@ pub struct Trainer<'a> {
     pub(super) run: RunConfig,
     pub(super) corpus: &'a Corpus,
     pub(super) device: Device,
+    /// The weights that train.
     pub(super) model: Model,
+    pub(super) average: Option<WeightAverage>,
     pub(super) optimizer: Optimizer,
     pub(super) scaler: Option<GradScaler>,
+    pub(super) guard: Option<SpikeGuard>,
     pub(super) schedule: Schedule,
     pub(super) layout: Layout,
     pub(super) source: BatchSource<'a>,
     pub(super) progress: Progress,
     /// Learning rates of the last step.
     pub(super) learning_rates: Vec<f64>,
-    /// Loss of the steps since it was last read, summed on the device, and how many they are.
+    /// Loss of the steps since it was last read, summed on the device, and how many they are; without skipped ones.
     pub(super) loss_sum: Tensor,
-    pub(super) loss_count: u64,
+    pub(super) loss_count: Tensor,
     pub(super) grad_norm: Tensor,
     /// Kept between steps, so that they do not allocate.
     pub(super) offsets: Vec<u64>,
@@ -62,7 +67,13 @@ impl<'a> Trainer<'a> {
             validations_since_best: 0,
             last_nats: None,
             seconds: 0.0,
+            rollbacks: 0,
+            data_ahead: 0,
             schedule: schedule.state().clone(),
+        };
+        let average = match t.ema_decay {
+            0.0 => None,
+            decay => Some(WeightAverage::new(Model::new(&run.model, t.seed, device)?, decay)),
         };
         Ok(Trainer {
             run: run.clone(),
@@ -70,26 +81,35 @@ impl<'a> Trainer<'a> {
             device,
             optimizer,
             scaler: (t.precision == Precision::F16).then(|| GradScaler::new(device)),
+            guard: run.guard.enabled.then(|| SpikeGuard::new(&run.guard, device)),
+            average,
             learning_rates: schedule.learning_rates().to_vec(),
             schedule,
             layout,
             source: BatchSource::new(corpus, run.window_bytes(), run.objective(), device),
             progress,
             loss_sum: Tensor::zeros([], (Kind::Float, device)),
-            loss_count: 0,
+            loss_count: Tensor::zeros([], (Kind::Float, device)),
             grad_norm: Tensor::zeros([], (Kind::Float, device)),
             offsets: Vec::new(),
             model,
         })
     }
 
-    /// One step: forward and backward over the step's windows, clipping, the optimizer, the schedule.
+    /// The next step of the run.
     pub fn step(&mut self) -> Result<()> {
+        let rates = self.schedule.learning_rates().to_vec();
+        self.step_on(self.progress.step + self.progress.data_ahead, rates)
+    }
+
+    /// One step on the windows of step number `windows`, with these learning rates: forward and backward, clipping, the
+    /// optimizer, the average.
+    pub fn step_on(&mut self, windows: u64, learning_rates: Vec<f64>) -> Result<()> {
         let run = &self.run;
-        self.layout.sampler.fill_batch(self.progress.step, &mut self.offsets);
-        self.learning_rates.clear();
-        self.learning_rates.extend_from_slice(self.schedule.learning_rates());
+        self.layout.sampler.fill_batch(windows, &mut self.offsets);
+        self.learning_rates = learning_rates;
         let passes = run.training.accumulation;
+        let mut step_loss: Option<Tensor> = None;
         for offsets in self.offsets.chunks(run.micro_batch()) {
             let batch = self.source.gather(offsets);
             let autocast = Autocast::start(self.device, run.training.precision)?;
@@ -102,10 +122,13 @@ impl<'a> Trainer<'a> {
                 Some(scaler) => scaler.scale_loss(&loss).backward(),
                 None => loss.backward(),
             }
-            let _guard = tch::no_grad_guard();
-            self.loss_sum += loss.detach();
+            let part = loss.detach();
+            step_loss = Some(match step_loss {
+                Some(sum) => sum + part,
+                None => part,
+            });
         }
-        self.loss_count += 1;
+        let step_loss = step_loss.expect("a step has windows");
 
         let params = self.model.parameters();
         let grads: Vec<Tensor> = params.iter().map(Tensor::grad).collect();
@@ -116,28 +139,53 @@ impl<'a> Trainer<'a> {
         if run.training.clip_grad_norm > 0.0 {
             torch::clip(&grads, &self.grad_norm, run.training.clip_grad_norm)?;
         }
-        let found_inf = self.scaler.as_ref().map(GradScaler::found_inf);
-        self.optimizer.step(self.progress.step, &self.learning_rates, &grads, found_inf)?;
+        let overflow = self.scaler.as_ref().map(GradScaler::found_inf);
+        let spike = self.guard.as_mut().map(|guard| guard.judge(&step_loss, &self.grad_norm, overflow));
+        let skip = match (overflow, spike) {
+            (Some(overflow), Some(spike)) => Some(overflow.maximum(spike)),
+            (one, other) => one.or(other).map(Tensor::shallow_clone),
+        };
+        self.optimizer.step(self.progress.step, &self.learning_rates, &grads, skip.as_ref())?;
+        match spike {
+            None => {
+                self.loss_sum += step_loss;
+                self.loss_count += 1.0;
+            }
+            Some(spike) => {
+                self.loss_sum += step_loss.masked_fill(&spike.to_kind(Kind::Bool), 0.0);
+                self.loss_count += 1.0 - spike;
+            }
+        }
         if let Some(scaler) = &mut self.scaler {
             scaler.update()?;
         }
         drop(grads);
         torch::forget_gradients(params)?;
+        if let Some(average) = &self.average {
+            average.update(&self.model, self.progress.step)?;
+        }
         self.schedule.advance();
         self.progress.step += 1;
         Ok(())
     }
 
     /// Mean loss of the steps since the last call, in nats, and the norm of the last gradient. Waits for the device.
-    /// A loss that is not finite is an error: going on would only spread it.
+    /// A loss that is not finite is an error: going on would only spread it. With a guard the mean is over the steps
+    /// that were not skipped, and no number where there are none.
     pub fn take_loss(&mut self) -> Result<(f64, f64)> {
-        let nats = self.loss_sum.double_value(&[]) / self.loss_count.max(1) as f64;
-        let _ = self.loss_sum.zero_();
-        self.loss_count = 0;
-        if !nats.is_finite() {
+        let nats = self.read_loss()?;
+        if !nats.is_finite() && self.guard.is_none() {
             return Err(self.not_finite("training", nats));
         }
         Ok((nats, self.grad_norm.double_value(&[])))
+    }
+
+    /// Mean loss of the steps since it was last read, in nats; it may be no number. Waits for the device.
+    pub fn read_loss(&mut self) -> Result<f64> {
+        let nats = self.loss_sum.double_value(&[]) / self.loss_count.double_value(&[]);
+        let _ = self.loss_sum.zero_();
+        let _ = self.loss_count.zero_();
+        Ok(nats)
     }
 
     /// What to say when a loss is no number.
@@ -155,7 +203,8 @@ impl<'a> Trainer<'a> {
 
     /// The loss over the validation windows; `None` where `stop` was raised meanwhile.
     pub fn validate(&mut self, stop: &AtomicBool) -> Result<Option<Evaluation>> {
-        evaluate(&self.model, &mut self.source, &self.layout.validation, self.run.training.precision, stop)
+        let model = self.average.as_ref().map_or(&self.model, WeightAverage::model);
+        evaluate(model, &mut self.source, &self.layout.validation, self.run.training.precision, stop)
     }
 
     /// Takes a validation into account: whether it was the best so far, and whether the learning rate was reduced.
@@ -173,9 +222,19 @@ impl<'a> Trainer<'a> {
         (best, self.schedule.validated(evaluation.nats))
     }
 
-    /// The model as it is.
+    /// The model that the run makes: with averaged weights where it averages.
     pub fn model(&self) -> &Model {
-        &self.model
+        self.average.as_ref().map_or(&self.model, WeightAverage::model)
+    }
+
+    /// What the guard has seen, where there is one. Waits for the device.
+    pub fn spikes(&self) -> Option<Spikes> {
+        self.guard.as_ref().map(SpikeGuard::read)
+    }
+
+    /// The full learning rate of each group of parameters.
+    pub fn base_learning_rates(&self) -> Vec<f64> {
+        self.optimizer.base_learning_rates()
     }
 
     /// How far the run is.

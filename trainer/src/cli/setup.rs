@@ -1,0 +1,50 @@
+//! What the commands that train begin with: a configuration, its corpus, a device.
+
+use grug::error::Result;
+use tch::Device;
+
+use super::DeviceArgs;
+use super::prepare::prepare_and_report;
+use crate::config::RunConfig;
+use crate::dataset::Corpus;
+use crate::dataset::prepare::Preparation;
+
+/// A configuration and a device.
+#[derive(Debug, clap::Args)]
+pub struct RunArgs {
+    /// A configuration file, or a preset's name
+    #[arg(value_name = "CONFIG")]
+    config: String,
+    /// Change one setting, such as optimizer.type=muon; may be given often
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    overrides: Vec<String>,
+    #[command(flatten)]
+    device: DeviceArgs,
+}
+
+impl RunArgs {
+    /// The run and the device.
+    pub fn open(&self) -> Result<(RunConfig, Device)> {
+        let device = self.device.select()?;
+        let mut run = RunConfig::load(&self.config, &self.overrides)?;
+        if let Some(threads) = self.device.threads {
+            run.training.threads = threads;
+        }
+        Ok((run, device))
+    }
+}
+
+/// The corpus of a run, prepared first where that is needed.
+pub fn open_corpus(run: &RunConfig) -> Result<Corpus> {
+    if run.needs_preparation() {
+        prepare_and_report(&Preparation {
+            sources: run.data.sources.clone(),
+            output: run.prepared_path(),
+            force: run.data.force_prepare,
+            strict_utf8: run.data.strict_utf8,
+            dummy_if_empty: run.data.dummy_if_empty,
+            seed: run.training.seed,
+        })?;
+    }
+    Corpus::open(&run.prepared_path())
+}
