@@ -62,7 +62,7 @@ impl Observer for Console {
         };
         let journal = Journal::start(&self.folder, options)?;
         journal.say(&format!(
-            "{} {} in {} on {device}: {}parameters, {} steps of {} bytes",
+            "{} {} in {} on {device}: {} parameters, {} steps of {} bytes",
             if first_step == 0 { "training" } else { "going on with" },
             run.name,
             self.folder.path().display(),

@@ -60,7 +60,12 @@ pub fn prepare_and_report(job: &Preparation) -> Result<()> {
     if done.up_to_date {
         eprintln!("{path} is up to date: {} bytes", done.bytes);
     } else {
-        eprintln!("wrote {path}: {} bytes of {} files", done.bytes, done.files.len());
+        let files = done.files.len();
+        eprintln!(
+            "wrote {path}: {} bytes from {files} file{}",
+            done.bytes,
+            if files == 1 { "" } else { "s" }
+        );
     }
     if done.invalid_utf8 > 0 {
         eprintln!("{} sequences are not UTF-8; they are kept as they are", done.invalid_utf8);

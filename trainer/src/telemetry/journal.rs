@@ -145,18 +145,19 @@ impl Journal {
         let validation = &self.validation;
         let total = self.options.total_steps;
         self.progress.update(record.step, || {
-            let mut words = vec![
-                format!("step {}/{total}", record.step),
-                format!("loss {}", units::loss(record.loss)),
+            let mut words =
+                vec![format!("step {}/{total}", record.step), format!("loss {}", units::loss(record.loss))];
+            // On a narrow terminal the end is cut off.
+            words.extend(left.map(|left| format!("{} left", units::duration(left))));
+            words.extend([
                 format!("lr {:.2e}", record.learning_rate),
                 format!("{}B/s", units::count(bytes_per_second)),
-            ];
+            ]);
             match utilization {
                 Some(share) => words.push(format!("MFU {:.1} %", 100.0 * share)),
                 None => words.push(format!("{}FLOP/s", units::count(flops))),
             }
             words.extend(memory.map(units::memory));
-            words.extend(left.map(|left| format!("{} left", units::duration(left))));
             if !validation.is_empty() {
                 words.push(validation.clone());
             }

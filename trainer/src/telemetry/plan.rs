@@ -30,6 +30,8 @@ pub struct Plan {
     pub targets_per_window: u64,
     /// Memory of the weights, in bytes, on each rank.
     pub weight_bytes: u64,
+    /// Memory of the average of the weights; 0 without one.
+    pub average_bytes: u64,
     /// Memory of the gradients.
     pub gradient_bytes: u64,
     /// Memory of the optimizer's state.
@@ -77,6 +79,7 @@ impl Plan {
                 Objective::Last => 1,
             },
             weight_bytes: 4 * parameters,
+            average_bytes: if run.training.ema_decay > 0.0 { 4 * parameters } else { 0 },
             gradient_bytes: 4 * parameters,
             optimizer_bytes: 4 * state_numbers,
             activation_bytes: activation_bytes(model, objective, run.training.precision, positions)?
@@ -101,7 +104,11 @@ impl Plan {
 
     /// Memory of everything on one rank, as estimated.
     pub fn memory_bytes(&self) -> u64 {
-        self.weight_bytes + self.gradient_bytes + self.optimizer_bytes + self.activation_bytes
+        self.weight_bytes
+            + self.average_bytes
+            + self.gradient_bytes
+            + self.optimizer_bytes
+            + self.activation_bytes
     }
 }
 
@@ -194,12 +201,15 @@ impl fmt::Display for Plan {
         let mut table = Table::new();
         for (name, bytes) in [
             ("weights", self.weight_bytes),
+            ("their average", self.average_bytes),
             ("gradients", self.gradient_bytes),
             ("optimizer state", self.optimizer_bytes),
             ("activations, about", self.activation_bytes),
             ("memory, about", self.memory_bytes()),
         ] {
-            table.row([name.to_owned(), units::memory(bytes)]);
+            if bytes > 0 {
+                table.row([name.to_owned(), units::memory(bytes)]);
+            }
         }
         write!(f, "{table}")
     }
@@ -256,5 +266,10 @@ mod tests {
         let parted = plan(&["training.batch_size=8", "training.accumulation=2"], 2);
         assert_eq!(whole.activation_bytes, 4 * parted.activation_bytes);
         assert_eq!(whole.total_flops(), parted.total_flops());
+        let averaged = plan(&["training.batch_size=8", "training.ema_decay=0.99"], 1);
+        assert_eq!(averaged.memory_bytes(), whole.memory_bytes() + whole.weight_bytes);
+        assert!(
+            averaged.to_string().contains("their average") && !whole.to_string().contains("their average")
+        );
     }
 }

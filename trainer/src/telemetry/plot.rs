@@ -98,16 +98,16 @@ fn draw_rates(area: &DrawingArea<SVGBackend<'_>, Shift>, series: &Series, steps:
     let top = span(series.learning_rate.iter().map(|p| p.1)).end.max(1e-30);
     let mut chart = ChartBuilder::on(area)
         .margin(8)
+        .margin_right(8 + 64)
         .x_label_area_size(36)
         .y_label_area_size(64)
-        .right_y_label_area_size(64)
         .build_cartesian_2d(steps, 0.0..top * 1.05)?;
     chart
         .configure_mesh()
         .x_desc("step")
         .y_desc("learning rate")
         .y_labels(5)
-        .y_label_formatter(&|y| format!("{y:.1e}"))
+        .y_label_formatter(&|y| if *y == 0.0 { "0".into() } else { format!("{y:.1e}") })
         .light_line_style(TRANSPARENT)
         .draw()?;
     chart.draw_series(LineSeries::new(thinned(&series.learning_rate), RATE.stroke_width(2)))?;

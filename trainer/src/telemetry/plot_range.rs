@@ -32,7 +32,9 @@ fn render(svg: &mut String, title: &str, points: &[RangePoint], suggested: Optio
     root.fill(&WHITE)?;
     let root = root.titled(&format!("{title}: loss over learning rate"), ("sans-serif", 20))?;
     let rates = span(points.iter().map(|point| point.learning_rate));
-    let losses = margin(span(points.iter().map(|point| point.smooth)));
+    // Single steps may go far above; below, none is cut off.
+    let highest = span(points.iter().map(|point| point.smooth)).end;
+    let losses = margin(span(points.iter().flat_map(|point| [point.smooth, point.nats.min(highest)])));
     let mut chart = ChartBuilder::on(&root)
         .margin(12)
         .x_label_area_size(40)

@@ -32,7 +32,7 @@ impl Progress {
             (false, false) => Display::Lines { last: None },
             (false, true) => {
                 let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr_with_hz(10));
-                let style = ProgressStyle::with_template("{bar:24} {percent:>3}% {msg}")
+                let style = ProgressStyle::with_template("{bar:16} {percent:>3}% {wide_msg}")
                     .expect("a fixed template")
                     .progress_chars("█▉▊▋▌▍▎▏ ");
                 bar.set_style(style);

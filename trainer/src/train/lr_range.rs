@@ -158,7 +158,9 @@ mod tests {
         let (flat, broke) = curve(Sweep { from: 1e-9, to: 1e-8, steps: 50 });
         assert!(!broke && flat.points.len() == 50);
         let mut rising = Curve::default();
-        (0..20).for_each(|i| drop(rising.push(f64::from(i + 1), 1.0 + f64::from(i) * 1e-3)));
+        for i in 0..20 {
+            assert!(!rising.push(f64::from(i + 1), 1.0 + f64::from(i) * 1e-3));
+        }
         assert_eq!(rising.steepest(), None);
     }
 
