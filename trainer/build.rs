@@ -43,10 +43,15 @@ fn compile_shim(libtorch: &Path) {
         .pic(true)
         .flag("-isystem")
         .flag(libtorch.join("include"))
+        .flag("-isystem")
+        .flag(libtorch.join("include/torch/csrc/api/include"))
+        // After libtorch's own: names of Gloo, whose headers most packages of libtorch leave out.
+        .flag("-isystem")
+        .flag("shim/gloo_names")
         .define("_GLIBCXX_USE_CXX11_ABI", abi.as_str())
         .warnings(true)
         .extra_warnings(true)
-        .files(["shim/shim.cpp", "shim/fused.cpp"])
+        .files(["shim", "fused", "parallel", "profile", "recompute"].map(|name| format!("shim/{name}.cpp")))
         .compile("grug_torch_shim");
 }
 

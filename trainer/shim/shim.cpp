@@ -215,6 +215,21 @@ char *grug_torch_switches(int32_t deterministic, int32_t tf32, int32_t benchmark
   });
 }
 
+/// Bytes of a GPU's memory that are free.
+char *grug_torch_cuda_free_memory(int32_t cuda_index, int64_t *free) {
+  return guarded([&] {
+    *free = static_cast<int64_t>(at::accelerator::getMemoryInfo(static_cast<c10::DeviceIndex>(cuda_index)).first);
+  });
+}
+
+/// A copy on a GPU of a tensor on the host, for which the host does not wait: a new tensor.
+char *grug_torch_upload(TensorPtr x, int32_t cuda_index, TensorPtr *out) {
+  return guarded([&] {
+    at::NoGradGuard no_grad;
+    *out = new at::Tensor(x->pin_memory().to(device_of(cuda_index), /*non_blocking=*/true));
+  });
+}
+
 /// Bytes that tensors occupy on a GPU now and at most since the start.
 char *grug_torch_cuda_memory(int32_t cuda_index, int64_t *now, int64_t *peak) {
   return guarded([&] {

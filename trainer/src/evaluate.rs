@@ -53,7 +53,7 @@ pub fn evaluate(
             return Ok(None);
         }
         let _autocast = Autocast::start(device, precision)?;
-        let batch = source.gather(offsets);
+        let batch = source.gather(offsets)?;
         sum += loss(model, &batch, false, Reduction::Sum)?.to_kind(Kind::Double);
         targets += batch.targets.numel() as u64;
     }

@@ -4,7 +4,7 @@
 //! Nothing points up.
 //!
 //! ```text
-//!   cli ──► train ──► {batch, evaluate, generate, state} ──► {model, optimizer, amp, average, guard} ──► torch
+//!   cli ──► train ──► {batch, evaluate, generate, state} ──► {model, optimizer, amp, average, guard, parallel} ──► torch
 //!             └─────► {config, dataset, schedule, telemetry}
 //!   ground floor, shared with the runtime: the crate `grug` (configuration, manifest, checkpoint, sampler)
 //! ```
@@ -16,6 +16,8 @@
 //!   that a run resumes exactly. [`state`] is that state as a file.
 //! - [`torch`] is what libtorch can do and `tch` has no binding for: the one room with `unsafe` in it.
 //! - [`telemetry`] is what a person sees of a run and what stays of it.
+//! - [`parallel`] is the other processes of a run that has several: what they exchange, and what to do when one is lost.
+//! - [`profile`] takes traces of steps.
 //! - [`train`] is the loop, and the self-checks that take steps as it does.
 #![deny(unsafe_code)]
 
@@ -30,6 +32,8 @@ pub mod generate;
 pub mod guard;
 pub mod model;
 pub mod optimizer;
+pub mod parallel;
+pub mod profile;
 pub mod schedule;
 pub mod state;
 pub mod telemetry;

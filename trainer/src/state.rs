@@ -149,6 +149,13 @@ impl SavedState {
         self.tensors.remove(name).ok_or_else(|| Error::format(format!("has no tensor {name:?}")))
     }
 
+    /// Takes out the states of the random generators of all ranks but the first.
+    pub fn take_random_of_ranks(&mut self) -> Vec<(String, Tensor)> {
+        let is_of_rank = |name: &String| name.starts_with("random.") && name.matches('.').count() == 2;
+        let names: Vec<String> = self.tensors.keys().filter(|name| is_of_rank(name)).cloned().collect();
+        names.into_iter().filter_map(|name| self.tensors.remove_entry(&name)).collect()
+    }
+
     /// Whether there are tensors whose names begin so.
     pub fn has(&self, prefix: &str) -> bool {
         self.tensors.keys().any(|name| name.starts_with(prefix))

@@ -52,6 +52,7 @@ fn all_settings() -> BTreeSet<String> {
     run.training.objective = Some(Objective::Every);
     run.training.epochs = Some(1);
     run.schedule.t_max = Some(1);
+    run.data.on_device = Some(true);
     // Each of these is left out at its default.
     let model = &mut run.model;
     model.ffn_activation = grug::config::Activation::Relu;

@@ -103,6 +103,6 @@ fn spoiled_weights_are_left_for_a_checkpoint() {
 
     // It stays so in a run that is resumed after it went back.
     let mut resumed = Trainer::new(&run, &corpus, Device::Cpu).unwrap();
-    resumed.restore(files.newest_state().unwrap().0).unwrap();
+    resumed.restore(Some(files.newest_state().unwrap().0)).unwrap();
     assert_eq!(resumed.schedule_learning_rates(), [0.005]);
 }

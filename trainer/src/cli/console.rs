@@ -1,10 +1,10 @@
 //! Hands what a run says to the journal, which shows it and writes it down.
 
 use grug::error::Result;
-use tch::Device;
 
 use crate::config::RunConfig;
 use crate::evaluate::Evaluation;
+use crate::parallel::Place;
 use crate::telemetry::{
     Journal, JournalOptions, Plan, RunFolder, TrainRecord, ValidationRecord, peak_flops, units,
 };
@@ -15,22 +15,36 @@ use crate::train::{Observer, StepReport};
 pub struct Console {
     run: RunConfig,
     folder: RunFolder,
-    device: Device,
+    place: Place,
     journal: Option<Journal>,
 }
 
 impl Console {
     /// For a run in this folder.
-    pub fn new(run: &RunConfig, folder: RunFolder, device: Device) -> Console {
-        Console { run: run.clone(), folder, device, journal: None }
+    pub fn new(run: &RunConfig, folder: RunFolder, place: &Place) -> Console {
+        Console { run: run.clone(), folder, place: place.clone(), journal: None }
     }
 
     fn journal(&mut self) -> &mut Journal {
         self.journal.as_mut().expect("a run starts before it says anything")
     }
+}
+
+/// An observer that the command holds on to until the run has ended.
+pub trait Watcher {
+    /// What the run tells.
+    fn observer(&mut self) -> &mut dyn Observer;
+    /// Comes when the run has ended.
+    fn finish(&mut self) -> Result<()>;
+}
+
+impl Watcher for Console {
+    fn observer(&mut self) -> &mut dyn Observer {
+        self
+    }
 
     /// Leaves the progress bar and draws the curves.
-    pub fn finish(&mut self) -> Result<()> {
+    fn finish(&mut self) -> Result<()> {
         if let Some(journal) = self.journal.take()
             && let Some(path) = journal.finish()?
         {
@@ -42,9 +56,13 @@ impl Console {
 
 impl Observer for Console {
     fn start(&mut self, plan: &Plan, first_step: u64) -> Result<()> {
-        let (run, device) = (&self.run, torch::describe(self.device));
+        let (run, ranks) = (&self.run, self.place.size());
+        let device = match (torch::describe(self.place.device), ranks) {
+            (device, 1) => device,
+            (device, ranks) => format!("{ranks} ranks, the first on {device}"),
+        };
         self.folder.describe(run, &device, &[("libtorch", torch::VERSION)], first_step)?;
-        let name = torch::device_name(self.device).unwrap_or_default();
+        let name = torch::device_name(self.place.device).unwrap_or_default();
         let peak_flops = match run.telemetry.peak_tflops {
             0.0 => peak_flops(&name, run.training.precision, run.training.tf32),
             tflops => Some(tflops * 1e12),
@@ -55,7 +73,7 @@ impl Observer for Console {
             first_step,
             window_bytes: plan.window_bytes,
             flops_per_window: plan.flops_per_window,
-            peak_flops,
+            peak_flops: peak_flops.map(|peak| peak * ranks as f64),
             tensorboard: run.telemetry.tensorboard,
             plot: run.telemetry.plot,
             quiet: false,
@@ -91,7 +109,7 @@ impl Observer for Console {
             steps: report.steps,
             windows: report.steps * self.run.training.batch_size as u64,
             seconds: report.seconds,
-            device_memory: torch::cuda_memory(self.device).map(|memory| memory.peak),
+            device_memory: torch::cuda_memory(self.place.device).map(|memory| memory.peak),
             extra,
         };
         self.journal().train(&record)
@@ -114,5 +132,42 @@ impl Observer for Console {
 
     fn note(&mut self, step: u64, text: &str) -> Result<()> {
         self.journal().event(step, text)
+    }
+}
+
+/// The observer of every rank but the first.
+pub struct Silent;
+
+impl Watcher for Silent {
+    fn observer(&mut self) -> &mut dyn Observer {
+        self
+    }
+
+    fn finish(&mut self) -> Result<()> {
+        Ok(())
+    }
+}
+
+impl Observer for Silent {
+    fn start(&mut self, _: &Plan, _: u64) -> Result<()> {
+        Ok(())
+    }
+
+    fn tick(&mut self, _: u64) {}
+
+    fn steps(&mut self, _: &StepReport) -> Result<()> {
+        Ok(())
+    }
+
+    fn validation(&mut self, _: u64, _: &Evaluation, _: u64, _: f64, _: bool) -> Result<()> {
+        Ok(())
+    }
+
+    fn sample(&mut self, _: u64, _: &[u8], _: &[u8]) -> Result<()> {
+        Ok(())
+    }
+
+    fn note(&mut self, _: u64, _: &str) -> Result<()> {
+        Ok(())
     }
 }

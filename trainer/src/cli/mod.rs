@@ -1,5 +1,6 @@
 //! The command line. Exit status 0: done; 1: an error, which is one sentence on stderr; 2: wrong usage.
 
+mod bench;
 mod console;
 mod eval;
 mod generate;
@@ -13,6 +14,7 @@ mod train;
 use std::process::ExitCode;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use clap::{Parser, Subcommand};
 use grug::error::{Error, Result};
@@ -36,6 +38,7 @@ enum Command {
     Eval(eval::Args),
     Generate(generate::Args),
     ImportConfig(import_config::Args),
+    Bench(bench::Args),
 }
 
 /// Where a command computes.
@@ -52,7 +55,17 @@ struct DeviceArgs {
 impl DeviceArgs {
     /// Chooses the device. Comes before anything else that touches libtorch.
     fn select(&self) -> Result<tch::Device> {
-        let device = torch::select_device(&self.device)?;
+        self.select_for(0)
+    }
+
+    /// Chooses the device of the process of this number on this machine.
+    fn select_for(&self, local_rank: usize) -> Result<tch::Device> {
+        let device = match torch::select_device(&self.device)? {
+            tch::Device::Cuda(_) if local_rank > 0 && !self.device.contains(':') => {
+                torch::select_device(&format!("cuda:{local_rank}"))?
+            }
+            device => device,
+        };
         if let Some(threads) = self.threads.filter(|&n| n > 0) {
             let threads = i32::try_from(threads)
                 .map_err(|_| Error::invalid(format!("--threads {threads}: too many")))?;
@@ -69,7 +82,14 @@ fn stop_flag(what: &'static str) -> &'static AtomicBool {
     static INSTALLED: OnceLock<()> = OnceLock::new();
     INSTALLED.get_or_init(|| {
         let installed = ctrlc::set_handler(move || {
+            static FIRST: OnceLock<Instant> = OnceLock::new();
+            let first = FIRST.get_or_init(Instant::now);
             if STOP.swap(true, Ordering::SeqCst) {
+                // The terminal and a launcher may both pass on one Ctrl-C.
+                let launched = std::env::var_os("WORLD_SIZE").is_some();
+                if launched && first.elapsed() < Duration::from_secs(1) {
+                    return;
+                }
                 std::process::exit(130);
             }
             eprintln!("\n{what}; once more stops at once");
@@ -90,6 +110,7 @@ fn run(cli: Cli) -> Result<()> {
         Command::Eval(args) => eval::run(&args),
         Command::Generate(args) => generate::run(&args),
         Command::ImportConfig(args) => import_config::run(&args),
+        Command::Bench(args) => bench::run(&args),
     }
 }
 

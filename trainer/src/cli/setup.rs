@@ -34,8 +34,8 @@ impl RunArgs {
     }
 }
 
-/// The corpus of a run, prepared first where that is needed.
-pub fn open_corpus(run: &RunConfig) -> Result<Corpus> {
+/// Prepares the corpus of a run where that is needed.
+pub fn prepare_corpus(run: &RunConfig) -> Result<()> {
     if run.needs_preparation() {
         prepare_and_report(&Preparation {
             sources: run.data.sources.clone(),
@@ -46,5 +46,11 @@ pub fn open_corpus(run: &RunConfig) -> Result<Corpus> {
             seed: run.training.seed,
         })?;
     }
+    Ok(())
+}
+
+/// The corpus of a run, prepared first where that is needed.
+pub fn open_corpus(run: &RunConfig) -> Result<Corpus> {
+    prepare_corpus(run)?;
     Corpus::open(&run.prepared_path())
 }

@@ -1,14 +1,18 @@
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
+use std::rc::Rc;
 
-use grug::error::{Error, ErrorKind, Result};
+use grug::error::{Error, Result};
 
-use super::console::Console;
-use super::setup::open_corpus;
+use super::console::{Console, Silent, Watcher};
+use super::setup::{open_corpus, prepare_corpus};
 use super::{DeviceArgs, stop_flag};
 use crate::config::{PRESETS, RunConfig};
 use crate::dataset::prepare::find_files;
 use crate::dataset::{Corpus, Layout};
+use crate::parallel::{Place, Ranks, Team};
 use crate::telemetry::{Plan, RunFolder};
+use crate::torch;
 use crate::train::{Files, Outcome, train};
 
 /// Train a model
@@ -54,15 +58,6 @@ impl Args {
     }
 }
 
-/// Refuses settings that nothing reads yet: a setting is used or refused, never ignored.
-fn refuse_unsupported(run: &RunConfig) -> Result<()> {
-    let refuse = |text: String| Err(Error::new(ErrorKind::Unsupported, text));
-    if run.profiler.enabled {
-        return refuse("profiler.enabled = true: this version has no profiler yet".into());
-    }
-    Ok(())
-}
-
 /// Bytes of the corpus that a run would train on, whether it is prepared already or not.
 fn corpus_len(run: &RunConfig) -> Result<u64> {
     if !run.needs_preparation() || run.prepared_path().exists() && !run.data.force_prepare {
@@ -88,28 +83,59 @@ pub fn run(args: &Args) -> Result<()> {
     if args.dry_run {
         return describe(&args.configuration()?);
     }
-    let device = args.device.select()?;
+    let ranks = Ranks::from_env()?;
+    let device = args.device.select_for(ranks.as_ref().map_or(0, |ranks| ranks.local_rank))?;
     let mut run = args.configuration()?;
-    refuse_unsupported(&run)?;
     if let Some(threads) = args.device.threads {
         run.training.threads = threads;
     }
+    let local_rank = ranks.as_ref().map_or(0, |ranks| ranks.local_rank);
+    let Some(ranks) = ranks else {
+        return train_at(args, run, device.into(), local_rank);
+    };
+    let team = Rc::new(Team::join(&ranks, device, &run.parallel)?);
+    let place = Place { device, team: Some(team.clone()) };
+    // The others must hear of a panic too.
+    catch_unwind(AssertUnwindSafe(|| train_at(args, run, place, local_rank)))
+        .unwrap_or_else(|payload| Err(torch::error_of_panic(payload)))
+        .and_then(|()| team.part())
+        .or_else(|error| team.fail(&error))
+}
+
+/// Trains, alone or as one of several ranks. The first rank of each machine prepares the text there.
+fn train_at(args: &Args, mut run: RunConfig, place: Place, local_rank: usize) -> Result<()> {
     let folder = args.run_dir.clone().unwrap_or_else(|| run.run_dir());
     if args.run_dir.is_some() && run.data.prepared.is_none() && run.needs_preparation() {
         run.data.prepared = Some(folder.join("corpus.bin"));
     }
-    let files = Files::create(&folder)?;
-    // A run that ended before its first checkpoint has nothing to lose.
-    let empty = files.states()?.is_empty();
-    let run_folder = RunFolder::create(&folder, args.resume || empty)?;
-    let corpus = open_corpus(&run)?;
     let stop = stop_flag("stopping after this step and saving");
-    let mut console = Console::new(&run, run_folder, device);
-    let outcome = train(&run, &corpus, device, &files, args.resume, stop, &mut console)?;
+    let mut console: Box<dyn Watcher> = Box::new(Silent);
+    let mut files = Files::at(&folder);
+    if place.is_first() {
+        files = Files::create(&folder)?;
+        // A run that ended before its first checkpoint has nothing to lose.
+        let empty = files.states()?.is_empty();
+        let run_folder = RunFolder::create(&folder, args.resume || empty)?;
+        console = Box::new(Console::new(&run, run_folder, &place));
+    }
+    let corpus = match &place.team {
+        None => open_corpus(&run)?,
+        Some(team) => {
+            if local_rank == 0 {
+                prepare_corpus(&run)?;
+            }
+            team.meet()?;
+            let corpus = Corpus::open(&run.prepared_path())?;
+            team.agree(&format!("bytes in {}", corpus.path().display()), corpus.len())?;
+            corpus
+        }
+    };
+    let is_first = place.is_first();
+    let outcome = train(&run, &corpus, place, &files, args.resume, stop, console.observer())?;
     console.finish()?;
     match outcome {
-        Outcome::Finished | Outcome::StoppedEarly => {}
-        Outcome::Stopped => eprintln!("stopped; --resume goes on"),
+        Outcome::Stopped if is_first => eprintln!("stopped; --resume goes on"),
+        Outcome::Finished | Outcome::StoppedEarly | Outcome::Stopped => {}
     }
     Ok(())
 }

@@ -15,8 +15,8 @@ mod validate;
 
 pub use presets::{PRESETS, Preset, preset};
 pub use sections::{
-    DataConfig, GuardConfig, Objective, OptimizerConfig, OptimizerKind, Precision, ProfilerConfig,
-    SampleConfig, ScheduleConfig, ScheduleKind, TelemetryConfig, TrainingConfig,
+    DataConfig, GuardConfig, Objective, OptimizerConfig, OptimizerKind, ParallelConfig, Precision,
+    ProfilerConfig, SampleConfig, ScheduleConfig, ScheduleKind, TelemetryConfig, TrainingConfig,
 };
 
 use std::path::{Path, PathBuf};
@@ -60,6 +60,9 @@ pub struct RunConfig {
     /// A trace of some steps.
     #[serde(default)]
     pub profiler: ProfilerConfig,
+    /// What processes that train together exchange.
+    #[serde(default)]
+    pub parallel: ParallelConfig,
     /// What the model computes.
     pub model: ModelConfig,
 }

@@ -10,8 +10,8 @@ use grug::error::{Error, Result};
 use grug::import::{Generation, PublishedConfig, read_pth};
 
 use super::{
-    DataConfig, GuardConfig, Objective, OptimizerConfig, OptimizerKind, Precision, ProfilerConfig, RunConfig,
-    SampleConfig, ScheduleConfig, ScheduleKind, TelemetryConfig, TrainingConfig,
+    DataConfig, GuardConfig, Objective, OptimizerConfig, OptimizerKind, ParallelConfig, Precision,
+    ProfilerConfig, RunConfig, SampleConfig, ScheduleConfig, ScheduleKind, TelemetryConfig, TrainingConfig,
 };
 
 /// What becomes of a published key.
@@ -178,6 +178,7 @@ pub fn from_published(config: &PublishedConfig) -> Result<ImportedRun> {
             guard_bytes: None,
             stride: Some(config.data_stride),
             shift_epochs: false,
+            on_device: None,
             legacy_split: false,
         },
         training: TrainingConfig {
@@ -227,6 +228,7 @@ pub fn from_published(config: &PublishedConfig) -> Result<ImportedRun> {
             active: config.profiler_schedule_active,
             repeat: config.profiler_schedule_repeat,
         },
+        parallel: ParallelConfig::default(),
         model: config.to_model_config()?,
     };
     run.validate().map_err(|e| e.at("published configuration"))?;

@@ -79,6 +79,10 @@ pub struct DataConfig {
     pub stride: Option<usize>,
     /// Start the windows of each epoch at a random byte below the stride, so that no two epochs cut alike.
     pub shift_epochs: bool,
+    /// Keep the corpus in the device's memory and cut windows there. Unset: on a GPU, where it takes at most half of
+    /// the free memory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub on_device: Option<bool>,
     /// Split overlapping windows at random, as published. Validation windows then share bytes with training windows,
     /// so the validation loss is too low: only for comparing with published numbers.
     pub legacy_split: bool,
@@ -96,6 +100,7 @@ impl Default for DataConfig {
             guard_bytes: None,
             stride: None,
             shift_epochs: true,
+            on_device: None,
             legacy_split: false,
         }
     }
@@ -132,6 +137,9 @@ pub struct TrainingConfig {
     pub tf32: bool,
     /// CUDA: let cuDNN try which of its convolutions is fastest.
     pub cudnn_benchmark: bool,
+    /// Blocks forget their activations and compute them again in the backward pass: the same result with memory for
+    /// one block at a time, for about a third more work.
+    pub recompute: bool,
     /// CPU threads; 0 = as many as there are cores.
     pub threads: usize,
     /// Steps between lines of metrics.
@@ -170,6 +178,7 @@ impl Default for TrainingConfig {
             ema_decay: 0.0,
             tf32: false,
             cudnn_benchmark: true,
+            recompute: false,
             threads: 0,
             log_every: 10,
             validate_every: 250,
@@ -391,5 +400,21 @@ pub struct ProfilerConfig {
 impl Default for ProfilerConfig {
     fn default() -> ProfilerConfig {
         ProfilerConfig { enabled: false, epoch: 0, wait: 5, warmup: 5, active: 10, repeat: 1 }
+    }
+}
+
+/// `[parallel]`: several processes that train together, started by a launcher.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ParallelConfig {
+    /// Gradients travel in portions of at least so many bytes, while the backward pass goes on.
+    pub bucket_bytes: usize,
+    /// Seconds that a rank waits for the others before it gives up.
+    pub timeout_seconds: u64,
+}
+
+impl Default for ParallelConfig {
+    fn default() -> ParallelConfig {
+        ParallelConfig { bucket_bytes: 25 << 20, timeout_seconds: 600 }
     }
 }

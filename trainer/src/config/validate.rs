@@ -47,6 +47,13 @@ impl RunConfig {
         not_negative("[telemetry]: peak_tflops", self.telemetry.peak_tflops)?;
         check(self.profiler.active > 0, "[profiler]: active", self.profiler.active, "at least 1")?;
         check(self.profiler.repeat > 0, "[profiler]: repeat", self.profiler.repeat, "at least 1")?;
+        let timeout = self.parallel.timeout_seconds;
+        check(
+            (1..=86_400).contains(&timeout),
+            "[parallel]: timeout_seconds",
+            timeout,
+            "between 1 and 86400",
+        )?;
         self.contradictions()
     }
 

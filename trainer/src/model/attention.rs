@@ -26,6 +26,11 @@ impl Rotary {
         Rotary { cos: table(&cos), sin: table(&sin) }
     }
 
+    /// The same tables under another owner.
+    pub fn share(&self) -> Rotary {
+        Rotary { cos: self.cos.shallow_clone(), sin: self.sin.shallow_clone() }
+    }
+
     /// Cosines and sines for positions `0..len`; longer inputs than expected get tables of their own.
     fn rows(&self, len: i64) -> (Tensor, Tensor) {
         let (rows, half) = self.cos.size2().expect("a table has two dimensions");

@@ -10,6 +10,7 @@ mod conv_frontend;
 mod embedding;
 mod feed_forward;
 mod head;
+mod recompute;
 mod streams;
 
 use std::collections::BTreeMap;
@@ -56,6 +57,8 @@ pub struct Model {
     /// One for each stream.
     sinusoidal: Vec<SinusoidalTable>,
     rotary: Vec<Rotary>,
+    /// Whether blocks are computed again in the backward pass, instead of keeping their activations.
+    recomputes: bool,
 }
 
 impl Model {
@@ -103,7 +106,16 @@ impl Model {
             }
             Positions::Learned | Positions::Sinusoidal => Vec::new(),
         };
-        Ok(Model { config: config.clone(), device, specs, tensors, leaves, sinusoidal, rotary })
+        Ok(Model {
+            config: config.clone(),
+            device,
+            specs,
+            tensors,
+            leaves,
+            sinusoidal,
+            rotary,
+            recomputes: false,
+        })
     }
 
     /// What the model computes.
@@ -124,6 +136,12 @@ impl Model {
     /// Its parameters.
     pub fn parameters(&self) -> &[Tensor] {
         &self.leaves
+    }
+
+    /// Whether, in training, each block forgets its activations and computes them again in the backward pass: the same gradients
+    /// for about a third more work, with memory for one block at a time.
+    pub fn recompute_blocks(&mut self, yes: bool) {
+        self.recomputes = yes;
     }
 
     /// Logits for a batch of inputs of one length, (batch, length) bytes as u8, i32 or i64.

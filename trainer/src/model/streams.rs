@@ -9,6 +9,7 @@ use super::block::block;
 use super::conv_frontend::conv_frontend;
 use super::embedding::{add_positions, embed};
 use super::head::head;
+use super::recompute::block_twice;
 use super::{Model, Pass, Rows, dropout, linear, normalize};
 
 /// What the blocks of one stream share.
@@ -31,7 +32,8 @@ fn stack(
     for (n, tensors) in blocks.iter().enumerate() {
         // Rows that nobody will read are left out where the last block would compute them.
         let rows = if n + 1 == blocks.len() { pass.rows } else { Rows::All };
-        x = block(&model.config, tensors, stream, &x, rows, pass);
+        let compute = if model.recomputes && pass.train { block_twice } else { block };
+        x = compute(&model.config, tensors, stream, &x, rows, pass);
     }
     x
 }

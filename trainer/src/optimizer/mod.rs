@@ -87,8 +87,7 @@ impl Optimizer {
 
     /// One step number `step` (from 0) with the learning rate of each group and the gradient of each parameter.
     ///
-    /// Where `found_inf`, a scalar on the device, is not 0, nothing changes. Muon has to read it, which waits for the
-    /// device; the others do not.
+    /// Where `found_inf`, a scalar on the device, is not 0, nothing changes. Nothing waits for the device.
     pub fn step(
         &mut self,
         step: u64,
@@ -113,10 +112,8 @@ impl Optimizer {
             let (m, v) = (&group.exp_avgs, &group.exp_avg_sqs);
             torch::adam(&group.params, &grads, m, v, &self.step, &settings, found_inf)?;
         }
-        if let (Some(muon), Some(&lr)) = (&mut self.muon, learning_rates.last())
-            && found_inf.is_none_or(|found| found.double_value(&[]) == 0.0)
-        {
-            muon.step(step, lr, grads)?;
+        if let (Some(muon), Some(&lr)) = (&mut self.muon, learning_rates.last()) {
+            muon.step(step, lr, grads, found_inf)?;
         }
         Ok(())
     }

@@ -23,6 +23,8 @@ struct Bucket {
     shape: (i64, i64),
     /// Where each matrix comes from.
     parts: Vec<Part>,
+    /// Tall parameters take larger steps: √(rows / columns) of the whole parameter, at least 1.
+    lr_factors: Tensor, // (parts, 1, 1)
     momentum: Tensor, // (parts, rows, columns)
 }
 
@@ -35,7 +37,7 @@ struct Part {
     /// The parameter's rows themselves, laid out as the bucket has them.
     view: Tensor, // (rows, columns)
     transposed: bool,
-    /// Tall parameters take larger steps: √(rows / columns) of the whole parameter, at least 1.
+    /// Its part of the bucket's `lr_factors`.
     lr_factor: f64,
 }
 
@@ -88,13 +90,20 @@ impl Muon {
                 part.view = part.of(&params[index]);
                 match buckets.iter_mut().find(|bucket| bucket.shape == shape) {
                     Some(bucket) => bucket.parts.push(part),
-                    None => buckets.push(Bucket { shape, parts: vec![part], momentum: Tensor::new() }),
+                    None => buckets.push(Bucket {
+                        shape,
+                        parts: vec![part],
+                        lr_factors: Tensor::new(),
+                        momentum: Tensor::new(),
+                    }),
                 }
             }
         }
         for bucket in &mut buckets {
             let size = [bucket.parts.len() as i64, bucket.shape.0, bucket.shape.1];
             bucket.momentum = Tensor::zeros(size, (Kind::Float, device));
+            let factors: Vec<f32> = bucket.parts.iter().map(|part| part.lr_factor as f32).collect();
+            bucket.lr_factors = Tensor::from_slice(&factors).to_device(device).view([-1, 1, 1]);
         }
         let kind = if device.is_cuda() { Kind::BFloat16 } else { Kind::Float };
         Muon {
@@ -114,22 +123,38 @@ impl Muon {
         }
     }
 
-    /// Step number `step` (from 0), with the gradient of each of the model's parameters.
-    pub fn step(&mut self, step: u64, lr: f64, grads: &[Tensor]) -> Result<()> {
+    /// Step number `step` (from 0), with the gradient of each of the model's parameters. Where `found_inf`, a scalar
+    /// on the device, is not 0, nothing changes.
+    pub fn step(&mut self, step: u64, lr: f64, grads: &[Tensor], found_inf: Option<&Tensor>) -> Result<()> {
+        let skip = found_inf.map(|found| found.not_equal(0.0));
         let momentum = self.momentum(step);
         for bucket in &mut self.buckets {
             let parts: Vec<Tensor> = bucket.parts.iter().map(|part| part.of(&grads[part.index])).collect();
             let grad = Tensor::stack(&parts, 0); // (parts, rows, columns)
-            let _ = bucket.momentum.lerp_(&grad, 1.0 - momentum);
-            // Nesterov: look ahead along the new momentum.
-            let update = orthogonalize(&grad.lerp(&bucket.momentum, momentum), self.kind);
-            let views: Vec<Tensor> = bucket.parts.iter().map(|part| part.view.shallow_clone()).collect();
-            if self.config.weight_decay > 0.0 {
-                torch::scale(&views, 1.0 - lr * self.config.weight_decay)?;
+            match &skip {
+                None => drop(bucket.momentum.lerp_(&grad, 1.0 - momentum)),
+                // The host does not know whether the step counts, and does not wait to hear it.
+                Some(skip) => {
+                    let moved = bucket.momentum.lerp(&grad, 1.0 - momentum);
+                    bucket.momentum.copy_(&bucket.momentum.where_self(skip, &moved));
+                }
             }
-            let factors: Vec<f32> = bucket.parts.iter().map(|part| (-lr * part.lr_factor) as f32).collect();
-            let factors = Tensor::from_slice(&factors).to_device(update.device()).view([-1, 1, 1]);
-            torch::add(&views, &(update * factors).unbind(0))?;
+            // Nesterov: look ahead along the new momentum.
+            let mut update = orthogonalize(&grad.lerp(&bucket.momentum, momentum), self.kind);
+            if let Some(skip) = &skip {
+                update = update.masked_fill(skip, 0.0);
+            }
+            let views: Vec<Tensor> = bucket.parts.iter().map(|part| part.view.shallow_clone()).collect();
+            let decay = lr * self.config.weight_decay;
+            match &skip {
+                _ if decay == 0.0 => {}
+                None => torch::scale(&views, 1.0 - decay)?,
+                Some(skip) => {
+                    let factor = skip.to_kind(Kind::Float) * decay + (1.0 - decay);
+                    views.iter().for_each(|view| drop(view.shallow_clone().g_mul_(&factor)));
+                }
+            }
+            torch::add(&views, &(update * (&bucket.lr_factors * -lr)).unbind(0))?;
         }
         Ok(())
     }

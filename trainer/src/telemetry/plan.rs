@@ -7,7 +7,7 @@ use grug::error::Result;
 use grug::manifest::{ModelTensors, Role, TensorSpec};
 
 use super::{Table, flops::forward_flops, units};
-use crate::config::{Objective, OptimizerKind, Precision, RunConfig};
+use crate::config::{Objective, OptimizerKind, Precision, RunConfig, TrainingConfig};
 
 /// Parameters by part, operations, memory and the size of the work.
 #[derive(Debug, Clone, PartialEq)]
@@ -82,7 +82,7 @@ impl Plan {
             average_bytes: if run.training.ema_decay > 0.0 { 4 * parameters } else { 0 },
             gradient_bytes: 4 * parameters,
             optimizer_bytes: 4 * state_numbers,
-            activation_bytes: activation_bytes(model, objective, run.training.precision, positions)?
+            activation_bytes: activation_bytes(model, objective, &run.training, positions)?
                 * local_windows as u64,
         })
     }
@@ -135,10 +135,10 @@ fn part_of(name: &str) -> &str {
 fn activation_bytes(
     model: &ModelConfig,
     objective: Objective,
-    precision: Precision,
+    training: &TrainingConfig,
     positions: usize,
 ) -> Result<u64> {
-    let number = match precision {
+    let number = match training.precision {
         Precision::F32 => 4,
         Precision::Bf16 | Precision::F16 => 2,
     };
@@ -154,12 +154,18 @@ fn activation_bytes(
         };
         8 * width + 2 * kv + turned + feed_forward
     };
-    let mut numbers = positions * (model.n_layers * block(model.d_model) + 3 * model.embedding_dim);
+    // Blocks that are computed again keep their inputs, and one of them at a time all the rest.
+    let blocks = |n: usize, width: usize| match training.recompute {
+        true => n * width + block(width),
+        false => n * block(width),
+    };
+    let mut numbers = positions * (blocks(model.n_layers, model.d_model) + 3 * model.embedding_dim);
     if let Some(conv) = &model.conv_frontend {
         numbers += positions * 3 * conv.channels.iter().sum::<usize>();
     }
     if let Some(stream) = &model.aggregated_stream {
-        numbers += model.aggregated_len(positions)? * (stream.n_layers + 1) * block(stream.d_model);
+        let coarse = model.aggregated_len(positions)?;
+        numbers += coarse * (blocks(stream.n_layers, stream.d_model) + block(stream.d_model));
     }
     let predictions = match objective {
         Objective::Every => positions,
@@ -271,5 +277,7 @@ mod tests {
         assert!(
             averaged.to_string().contains("their average") && !whole.to_string().contains("their average")
         );
+        let again = plan(&["training.batch_size=8", "training.recompute=true"], 1);
+        assert!(again.activation_bytes < whole.activation_bytes / 2);
     }
 }

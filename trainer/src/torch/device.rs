@@ -4,9 +4,9 @@
 use std::sync::OnceLock;
 
 use grug::error::{Error, ErrorKind, Result};
-use tch::{Cuda, Device};
+use tch::{Cuda, Device, Tensor};
 
-use super::{check, ffi};
+use super::{adopt, check, ffi, pointer};
 
 /// Why there is no CUDA, or nothing where there is.
 static CUDA_MISSING: OnceLock<Option<String>> = OnceLock::new();
@@ -89,6 +89,26 @@ pub fn synchronize(device: Device) {
     if let Device::Cuda(index) = device {
         Cuda::synchronize(index as i64);
     }
+}
+
+/// A tensor of the host on a device. The host does not wait until it is there.
+pub fn upload(tensor: Tensor, device: Device) -> Result<Tensor> {
+    if !device.is_cuda() {
+        return Ok(tensor.to_device(device));
+    }
+    let mut out = std::ptr::null_mut();
+    // SAFETY: a live tensor; on success `out` is a new tensor. The pinned copy lives until the device has read it.
+    check(unsafe { ffi::grug_torch_upload(pointer(&tensor), cuda_index(device), &mut out) })?;
+    Ok(adopt(out))
+}
+
+/// Bytes of a GPU's memory that are free; `None` on the CPU, or where libtorch does not know.
+pub fn free_memory(device: Device) -> Option<u64> {
+    let Device::Cuda(index) = device else { return None };
+    let mut free = 0;
+    // SAFETY: `free` is a live i64.
+    check(unsafe { ffi::grug_torch_cuda_free_memory(index as i32, &mut free) }).ok()?;
+    Some(free as u64)
 }
 
 /// Process-wide switches of libtorch. `deterministic`: operators without a deterministic form are errors. `tf32`:

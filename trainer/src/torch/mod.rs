@@ -1,5 +1,6 @@
 //! What libtorch can do and `tch` has no binding for, behind safe functions: mixed precision, fused optimizer kernels,
-//! clipping and unscaling that stay on the device, the state of random generators, and the choice of a device.
+//! clipping and unscaling that stay on the device, the state of random generators, the choice of a device, and several
+//! processes that train together.
 //!
 //! This is the trainer's one room with `unsafe` in it. Every C++ exception comes out as an error.
 
@@ -8,16 +9,23 @@
 mod device;
 mod ffi;
 pub mod fused;
+mod group;
 mod lists;
 mod precision;
+mod profile;
 mod random;
+mod recompute;
 
 pub use device::{
-    DeviceMemory, cuda_memory, describe, device_name, select_device, set_switches, synchronize,
+    DeviceMemory, cuda_memory, describe, device_name, free_memory, select_device, set_switches, synchronize,
+    upload,
 };
+pub use group::{Group, Store, leave};
 pub use lists::{AdamSettings, adam, add, clip, forget_gradients, lerp, norm, scale, unscale, update_scale};
 pub use precision::Autocast;
+pub use profile::{Profiler, Span};
 pub use random::{random_state, seed_all, set_random_state};
+pub use recompute::recompute;
 
 use std::ffi::{CStr, c_void};
 

@@ -27,11 +27,16 @@ impl Files {
         std::fs::create_dir_all(folder).map_err(|e| Error::io("making the run folder", folder, e))?;
         tempfile::NamedTempFile::new_in(folder)
             .map_err(|e| Error::io("writing to the run folder", folder, e))?;
-        Ok(Files {
+        Ok(Files::at(folder))
+    }
+
+    /// The files of a folder that another rank makes.
+    pub fn at(folder: &Path) -> Files {
+        Files {
             last: folder.join("last.safetensors"),
             best: folder.join("best.safetensors"),
             folder: folder.to_owned(),
-        })
+        }
     }
 
     /// The folder.

@@ -7,6 +7,7 @@
 mod files;
 mod lr_range;
 mod overfit;
+mod ranks;
 mod saving;
 mod step;
 
@@ -15,6 +16,7 @@ pub use lr_range::{RangeResult, Sweep, lr_range};
 pub use overfit::{Overfit, OverfitOptions, overfit, overfit_run};
 pub use step::Trainer;
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
@@ -26,6 +28,8 @@ use crate::dataset::Corpus;
 use crate::evaluate::Evaluation;
 use crate::generate::{generate, runtime_model};
 use crate::guard::Spikes;
+use crate::parallel::Place;
+use crate::profile::StepProfiler;
 use crate::state::load_state;
 use crate::telemetry::Plan;
 
@@ -85,16 +89,20 @@ pub enum Outcome {
 }
 
 /// Trains until the end, or until `stop` is raised, whereupon it finishes its step and saves.
+///
+/// With several ranks, each of them calls this with the same run. Rank 0 alone writes files, so the others need none;
+/// a stop that any of them was asked for is one that all agree on.
 pub fn train(
     run: &RunConfig,
     corpus: &Corpus,
-    device: tch::Device,
+    place: impl Into<Place>,
     files: &Files,
     resume: bool,
     stop: &AtomicBool,
     observer: &mut dyn Observer,
 ) -> Result<Outcome> {
-    if !resume && !files.states()?.is_empty() {
+    let place = place.into();
+    if !resume && place.is_first() && !files.states()?.is_empty() {
         return Err(Error::new(
             ErrorKind::Io,
             format!(
@@ -103,13 +111,14 @@ pub fn train(
             ),
         ));
     }
-    let mut trainer = Trainer::new(run, corpus, device)?;
+    let mut trainer = Trainer::new(run, corpus, place.clone())?;
     let mut notes = Vec::new();
     if resume {
-        let (state, about_files) = files.newest_state()?;
-        let path = files.state(state.progress.step);
-        notes.extend(about_files);
-        notes.extend(trainer.restore(state).map_err(|e| e.in_file(&path))?);
+        let saved = place.is_first().then(|| files.newest_state()).transpose()?;
+        let (saved, about_files) = saved.unzip();
+        notes.extend(about_files.unwrap_or_default());
+        let path = saved.as_ref().map(|state| files.state(state.progress.step));
+        notes.extend(trainer.restore(saved).map_err(|e| path.map_or(e.clone(), |path| e.in_file(&path)))?);
     }
     let first_step = trainer.progress().step;
     observer.start(&trainer.plan()?, first_step)?;
@@ -118,6 +127,7 @@ pub fn train(
     }
     let skipped = trainer.spikes().map_or(0, |spikes| spikes.skipped);
     let clock = Clock::default();
+    let profiler = StepProfiler::new(&run.profiler, place.device, files.folder());
     let outcome = Loop {
         run,
         trainer: &mut trainer,
@@ -127,9 +137,10 @@ pub fn train(
         clock,
         saved_step: first_step,
         skipped,
+        profiler,
     }
     .run()?;
-    if outcome != Outcome::Stopped && run.generate.bytes > 0 {
+    if outcome != Outcome::Stopped && run.generate.bytes > 0 && place.is_first() {
         let text = draw(&trainer, &run.generate)?;
         observer.sample(trainer.progress().step, run.generate.prompt.as_bytes(), &text)?;
     }
@@ -187,6 +198,7 @@ struct Loop<'a, 'b> {
     stop: &'a AtomicBool,
     observer: &'a mut dyn Observer,
     clock: Clock,
+    profiler: StepProfiler,
     /// The step of the last checkpoint.
     saved_step: u64,
     /// Steps that the guard skipped, as said so far.
@@ -195,10 +207,28 @@ struct Loop<'a, 'b> {
 
 impl Loop<'_, '_> {
     fn stopped(&self) -> bool {
-        self.stop.load(Ordering::Relaxed)
+        self.trainer.stops(self.stop.load(Ordering::Relaxed))
+    }
+
+    /// Says where the profiler left a trace, if it did.
+    fn traced(&mut self, path: Option<PathBuf>) -> Result<()> {
+        let step = self.trainer.progress().step;
+        match path {
+            Some(path) => self
+                .observer
+                .note(step, &format!("{} shows what ran when; ui.perfetto.dev opens it", path.display())),
+            None => Ok(()),
+        }
     }
 
     fn run(&mut self) -> Result<Outcome> {
+        let outcome = self.steps()?;
+        let path = self.profiler.finish()?;
+        self.traced(path)?;
+        Ok(outcome)
+    }
+
+    fn steps(&mut self) -> Result<Outcome> {
         if self.run.guard.enabled && self.files.states()?.is_empty() {
             // Something to go back to.
             self.save()?;
@@ -230,8 +260,15 @@ impl Loop<'_, '_> {
 
     /// One step, its report and its sample.
     fn step(&mut self) -> Result<()> {
+        if self.run.profiler.enabled && self.trainer.place().is_first() {
+            let path = self.profiler.before(self.trainer.progress().step, self.trainer.epoch())?;
+            self.traced(path)?;
+        }
         self.clock.run();
+        self.trainer.propose_stop(self.stop.load(Ordering::Relaxed));
         self.trainer.step()?;
+        let path = self.profiler.after(self.trainer.progress().step)?;
+        self.traced(path)?;
         let step = self.trainer.progress().step;
         self.observer.tick(step);
         let t = &self.run.training;
@@ -260,8 +297,10 @@ impl Loop<'_, '_> {
         }
         if t.sample_every > 0 && step.is_multiple_of(t.sample_every) && self.run.sample.bytes > 0 {
             self.clock.pause();
-            let text = draw(self.trainer, &self.run.sample)?;
-            self.observer.sample(step, self.run.sample.prompt.as_bytes(), &text)?;
+            if self.trainer.place().is_first() {
+                let text = draw(self.trainer, &self.run.sample)?;
+                self.observer.sample(step, self.run.sample.prompt.as_bytes(), &text)?;
+            }
         }
         Ok(())
     }
@@ -342,7 +381,7 @@ impl Loop<'_, '_> {
             let rate = self.trainer.schedule_learning_rates().first().copied().unwrap_or_default();
             self.observer.note(step, &format!("plateau: the learning rate is now {rate:.3e}"))?;
         }
-        if best {
+        if best && self.trainer.place().is_first() {
             self.trainer.save_model(&self.files.best)?;
         }
         Ok(true)
@@ -359,6 +398,9 @@ impl Loop<'_, '_> {
         let step = self.trainer.progress().step;
         self.trainer.save_state(&self.files.state(step))?;
         self.saved_step = step;
+        if !self.trainer.place().is_first() {
+            return Ok(());
+        }
         // What the guard may have to go back to stays while it doubts the weights, and one more than the newest.
         let (keep, doubtful) = match self.trainer.spikes() {
             Some(spikes) => (self.run.training.keep_last.max(2), spikes.in_a_row > 0),

@@ -17,7 +17,7 @@ use crate::torch;
 
 impl Trainer<'_> {
     /// Every tensor that all runs depend on, with its name, sharing its storage; the random generators apart.
-    fn state_tensors(&self) -> Vec<(String, Tensor)> {
+    pub(super) fn state_tensors(&self) -> Vec<(String, Tensor)> {
         let params = self.model.specs().iter().zip(self.model.parameters());
         let mut list: Vec<_> =
             params.map(|(spec, tensor)| (format!("model.{}", spec.name), tensor.shallow_clone())).collect();
@@ -27,7 +27,7 @@ impl Trainer<'_> {
     }
 
     /// Devices whose random generators a step uses, with the names of their states.
-    fn generators(&self) -> Vec<(&'static str, Device)> {
+    pub(super) fn generators(&self) -> Vec<(&'static str, Device)> {
         let mut list = vec![("random.cpu", Device::Cpu)];
         if self.device != Device::Cpu {
             list.push(("random.device", self.device));
@@ -35,21 +35,35 @@ impl Trainer<'_> {
         list
     }
 
-    /// Writes everything that is needed to go on from here.
+    /// Writes everything that is needed to go on from here. All ranks take part; the first one writes.
     pub fn save_state(&self, path: &Path) -> Result<()> {
         let progress = Progress { schedule: self.schedule.state().clone(), ..self.progress.clone() };
         let mut tensors = self.state_tensors();
         tensors.extend(self.average.iter().flat_map(WeightAverage::state));
         tensors.extend(self.guard.iter().flat_map(SpikeGuard::state));
         for (name, device) in self.generators() {
-            tensors.push((name.to_string(), torch::random_state(device)?));
+            tensors.extend(self.random_states(name, device)?);
+        }
+        if !self.place.is_first() {
+            return Ok(());
         }
         save_state(path, &self.run.resolved(), &progress, &tensors)
     }
 
-    /// Goes to where a state file was. What changed in the configuration since is noted; what may not change is an
-    /// error.
-    pub fn restore(&mut self, mut saved: SavedState) -> Result<Vec<String>> {
+    /// Goes to where a state file was, which rank 0 has read and the others have not. What changed in the configuration
+    /// since is noted; what may not change is an error.
+    pub fn restore(&mut self, saved: Option<SavedState>) -> Result<Vec<String>> {
+        let mut notes = Vec::new();
+        let mut random = Vec::new();
+        if let Some(mut saved) = saved {
+            random = saved.take_random_of_ranks();
+            notes = self.restore_here(saved)?;
+        }
+        self.restore_everywhere(&random)?;
+        Ok(notes)
+    }
+
+    fn restore_here(&mut self, mut saved: SavedState) -> Result<Vec<String>> {
         let notes = self.compare(&saved.run)?;
         saved.restore(&self.state_tensors())?;
         self.restore_options(&mut saved)?;
@@ -111,7 +125,7 @@ impl Trainer<'_> {
     /// Goes back to an earlier state of this run, and on from there with other windows and lower learning rates.
     pub fn roll_back(&mut self, saved: SavedState) -> Result<()> {
         let left = self.progress.clone();
-        self.restore(saved)?;
+        self.restore(Some(saved))?;
         let progress = &mut self.progress;
         progress.rollbacks = left.rollbacks + 1;
         progress.data_ahead = left.data_ahead + left.step.saturating_sub(progress.step);

@@ -14,10 +14,11 @@ use crate::evaluate::{Evaluation, evaluate};
 use crate::guard::{SpikeGuard, Spikes};
 use crate::model::Model;
 use crate::optimizer::Optimizer;
+use crate::parallel::Place;
 use crate::schedule::Schedule;
 use crate::state::Progress;
 use crate::telemetry::Plan;
-use crate::torch::{self, Autocast};
+use crate::torch::{self, Autocast, Span};
 
 /// A run at some step.
 #[derive(Debug)]
@@ -25,6 +26,9 @@ pub struct Trainer<'a> {
     pub(super) run: RunConfig,
     pub(super) corpus: &'a Corpus,
     pub(super) device: Device,
+    pub(super) place: Place,
+    /// Whether this rank was asked to stop, and whether the ranks have agreed to.
+    stop: (bool, bool),
     /// The weights that train.
     pub(super) model: Model,
     pub(super) average: Option<WeightAverage>,
@@ -46,18 +50,41 @@ pub struct Trainer<'a> {
 }
 
 impl<'a> Trainer<'a> {
-    /// A run at step 0.
-    pub fn new(run: &RunConfig, corpus: &'a Corpus, device: Device) -> Result<Trainer<'a>> {
+    /// A run at step 0, on a device, or on one of several ranks.
+    pub fn new(run: &RunConfig, corpus: &'a Corpus, place: impl Into<Place>) -> Result<Trainer<'a>> {
         run.validate()?;
+        let place = place.into();
+        let (device, rank, size) = (place.device, place.rank(), place.size());
         let t = &run.training;
         if t.threads > 0 {
             tch::set_num_threads(i32::try_from(t.threads).unwrap_or(i32::MAX));
         }
-        let layout = Layout::new(run, corpus.len(), 0, 1).map_err(|e| e.in_file(corpus.path()))?;
+        let layout = Layout::new(run, corpus.len(), rank, size).map_err(|e| e.in_file(corpus.path()))?;
         let total_steps = layout.total_steps;
         torch::set_switches(false, t.tf32, t.cudnn_benchmark)?;
-        torch::seed_all(device, t.seed)?;
-        let model = Model::new(&run.model, t.seed, device)?;
+        // Dropout differs from rank to rank, the first weights do not.
+        torch::seed_all(device, t.seed.wrapping_add(rank as u64))?;
+        let mut model = Model::new(&run.model, t.seed, device)?;
+        model.recompute_blocks(t.recompute);
+        if let Some(team) = &place.team {
+            if run.guard.enabled {
+                return Err(Error::new(
+                    ErrorKind::Unsupported,
+                    "guard.enabled = true: the guard judges the loss of one process, and there are several ranks",
+                ));
+            }
+            if !t.batch_size.is_multiple_of(t.accumulation * size) {
+                return Err(Error::invalid(format!(
+                    "training.batch_size = {} cannot be shared by {size} ranks with training.accumulation = {}; it must be \
+                     a multiple of {}",
+                    t.batch_size,
+                    t.accumulation,
+                    t.accumulation * size
+                )));
+            }
+            team.broadcast(model.parameters())?;
+            team.watch_gradients(model.parameters(), run.parallel.bucket_bytes)?;
+        }
         let optimizer = Optimizer::new(&run.optimizer, model.specs(), model.parameters());
         let schedule = Schedule::new(&run.schedule, &optimizer.base_learning_rates(), total_steps);
         let progress = Progress {
@@ -79,6 +106,7 @@ impl<'a> Trainer<'a> {
             run: run.clone(),
             corpus,
             device,
+            stop: (false, false),
             optimizer,
             scaler: (t.precision == Precision::F16).then(|| GradScaler::new(device)),
             guard: run.guard.enabled.then(|| SpikeGuard::new(&run.guard, device)),
@@ -86,12 +114,14 @@ impl<'a> Trainer<'a> {
             learning_rates: schedule.learning_rates().to_vec(),
             schedule,
             layout,
-            source: BatchSource::new(corpus, run.window_bytes(), run.objective(), device),
+            source: BatchSource::new(corpus, run.window_bytes(), run.objective(), device)
+                .keep_on_device(run.data.on_device)?,
             progress,
             loss_sum: Tensor::zeros([], (Kind::Float, device)),
             loss_count: Tensor::zeros([], (Kind::Float, device)),
             grad_norm: Tensor::zeros([], (Kind::Float, device)),
             offsets: Vec::new(),
+            place,
             model,
         })
     }
@@ -110,13 +140,22 @@ impl<'a> Trainer<'a> {
         self.learning_rates = learning_rates;
         let passes = run.training.accumulation;
         let mut step_loss: Option<Tensor> = None;
-        for offsets in self.offsets.chunks(run.micro_batch()) {
-            let batch = self.source.gather(offsets);
+        let share = run.micro_batch() / self.place.size();
+        for (pass, offsets) in self.offsets.chunks(share).enumerate() {
+            let span = Span::begin("batch");
+            let batch = self.source.gather(offsets)?;
+            drop(span);
+            let span = Span::begin("forward");
             let autocast = Autocast::start(self.device, run.training.precision)?;
             let mut loss = loss(&self.model, &batch, true, Reduction::Mean)?;
             drop(autocast);
+            drop(span);
+            let _span = Span::begin("backward");
             if passes > 1 {
                 loss /= passes as f64;
+            }
+            if let Some(team) = self.place.team.as_ref().filter(|_| pass + 1 == passes) {
+                team.expect(self.stop.0)?;
             }
             match &self.scaler {
                 Some(scaler) => scaler.scale_loss(&loss).backward(),
@@ -128,8 +167,12 @@ impl<'a> Trainer<'a> {
                 None => part,
             });
         }
+        if let Some(team) = &self.place.team {
+            self.stop.1 |= team.finish()?;
+        }
         let step_loss = step_loss.expect("a step has windows");
 
+        let _span = Span::begin("optimizer");
         let params = self.model.parameters();
         let grads: Vec<Tensor> = params.iter().map(Tensor::grad).collect();
         if let Some(scaler) = &mut self.scaler {
@@ -182,7 +225,11 @@ impl<'a> Trainer<'a> {
 
     /// Mean loss of the steps since it was last read, in nats; it may be no number. Waits for the device.
     pub fn read_loss(&mut self) -> Result<f64> {
-        let nats = self.loss_sum.double_value(&[]) / self.loss_count.double_value(&[]);
+        let mut nats = [self.loss_sum.double_value(&[]) / self.loss_count.double_value(&[])];
+        if let Some(team) = &self.place.team {
+            team.sum(&mut nats)?;
+        }
+        let nats = nats[0] / self.place.size() as f64;
         let _ = self.loss_sum.zero_();
         let _ = self.loss_count.zero_();
         Ok(nats)
@@ -203,8 +250,38 @@ impl<'a> Trainer<'a> {
 
     /// The loss over the validation windows; `None` where `stop` was raised meanwhile.
     pub fn validate(&mut self, stop: &AtomicBool) -> Result<Option<Evaluation>> {
+        let (precision, all) = (self.run.training.precision, &self.layout.validation);
         let model = self.average.as_ref().map_or(&self.model, WeightAverage::model);
-        evaluate(model, &mut self.source, &self.layout.validation, self.run.training.precision, stop)
+        let Some(team) = &self.place.team else {
+            return evaluate(model, &mut self.source, all, precision, stop);
+        };
+        // Each rank takes its share; where one was interrupted, all were.
+        let share: Vec<u64> = all.iter().skip(team.rank()).step_by(team.size()).copied().collect();
+        let part = evaluate(model, &mut self.source, &share, precision, stop)?;
+        let targets = part.map_or(0.0, |part| part.targets as f64);
+        let nats = part.filter(|part| part.targets > 0).map_or(0.0, |part| part.nats * targets);
+        let mut sums = [nats, targets, part.is_none() as u8 as f64];
+        team.sum(&mut sums)?;
+        if sums[2] > 0.0 {
+            self.stop.1 = true;
+            return Ok(None);
+        }
+        Ok(Some(Evaluation { nats: sums[0] / sums[1], targets: sums[1] as u64 }))
+    }
+
+    /// Where the run computes.
+    pub fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// Tells the other ranks, with the coming step, that this one was asked to stop.
+    pub fn propose_stop(&mut self, asked: bool) {
+        self.stop.0 = asked;
+    }
+
+    /// Whether to stop, where this process was `asked` to or not: with several ranks, only when all know of it.
+    pub fn stops(&self, asked: bool) -> bool {
+        if self.place.team.is_some() { self.stop.1 } else { asked }
     }
 
     /// Takes a validation into account: whether it was the best so far, and whether the learning rate was reduced.
@@ -274,7 +351,8 @@ impl<'a> Trainer<'a> {
 
     /// What the run will be.
     pub fn plan(&self) -> Result<Plan> {
-        Plan::new(&self.run, self.layout.total_steps, self.layout.sampler.windows_per_epoch(), 1)
+        let windows = self.layout.sampler.windows_per_epoch();
+        Plan::new(&self.run, self.layout.total_steps, windows, self.place.size())
     }
 
     /// The loss scale and the steps skipped so far, in half precision. Waits for the device.
