@@ -235,7 +235,8 @@ fn a_kill_while_saving_leaves_the_state_before_it() {
         let saved = state(path).unwrap_or_else(|| panic!("round {round}: {text}")).progress.step;
         assert!(saved > step, "round {round}: {text}");
         step = saved;
-        assert!(step_of_model(path) <= step);
+        // A kill right after the first state leaves no model at all.
+        assert!(!files(path).last.exists() || step_of_model(path) <= step);
     }
     assert!(interrupted > 0, "no kill came while a file was being written");
     // What was left half written is cleared away.
