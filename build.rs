@@ -1,21 +1,27 @@
-//! Makes the C header from the sources of the C API.
+//! Makes the C header from the sources of the C API, and its reference as a page.
 //!
-//! The header goes to `OUT_DIR/grug.h`, so that a build leaves the source tree alone. `include/grug.h` is a committed
-//! copy of it, and `tests/capi.rs` fails where the two differ; `GRUG_UPDATE_HEADER=1 cargo build` renews the copy.
+//! They go to `OUT_DIR/grug.h` and `OUT_DIR/api.md`, so that a build leaves the source tree alone. `include/grug.h` and
+//! `docs/api.md` are committed copies, and `tests/capi.rs` fails where they differ; `GRUG_UPDATE_HEADER=1 cargo build`
+//! renews them.
+
+#[path = "build/reference.rs"]
+mod reference;
 
 use std::path::Path;
 use std::{env, fs};
 
 /// The sections of the header in order: title and source file.
-const SECTIONS: [(&str, &str); 8] = [
+const SECTIONS: [(&str, &str); 10] = [
     ("errors", "error.rs"),
     ("library", "library.rs"),
     ("devices", "device.rs"),
     ("cancellation", "cancel.rs"),
     ("model", "model.rs"),
+    ("grammar", "grammar.rs"),
     ("sampler", "sampler.rs"),
     ("session", "session.rs"),
     ("batch", "batch.rs"),
+    ("compression", "compress.rs"),
 ];
 
 /// No line of the header is longer.
@@ -25,6 +31,9 @@ const WIDTH: usize = 120;
 const HEAD: &str = include_str!("src/ffi/head.h");
 
 const TAIL: &str = "
+/** The most bytes that an archive of n bytes has. */
+#define GRUG_COMPRESS_BOUND(n) ((n) + (n) / 64 + 64)
+
 #ifdef __cplusplus
 }
 #endif
@@ -107,7 +116,7 @@ fn wrap(lines: &[&str]) -> Vec<String> {
 fn main() {
     let root = env::var("CARGO_MANIFEST_DIR").expect("cargo sets it");
     let root = Path::new(&root);
-    for path in ["build.rs", "cbindgen.toml", "src/ffi"] {
+    for path in ["build.rs", "build", "cbindgen.toml", "src/ffi"] {
         println!("cargo:rerun-if-changed={path}");
     }
     println!("cargo:rerun-if-env-changed=GRUG_UPDATE_HEADER");
@@ -115,8 +124,11 @@ fn main() {
     let sections: String = SECTIONS.iter().map(|(title, file)| section(root, title, file)).collect();
     let header = format!("{HEAD}{sections}{TAIL}");
     let out = env::var("OUT_DIR").expect("cargo sets it");
+    let page = reference::markdown(&header);
     fs::write(Path::new(&out).join("grug.h"), &header).expect("OUT_DIR is writable");
+    fs::write(Path::new(&out).join("api.md"), &page).expect("OUT_DIR is writable");
     if env::var_os("GRUG_UPDATE_HEADER").is_some_and(|value| value == "1") {
         fs::write(root.join("include/grug.h"), &header).expect("include/ is writable");
+        fs::write(root.join("docs/api.md"), &page).expect("docs/ is writable");
     }
 }

@@ -1,13 +1,16 @@
 /* grug.h - C API of libgrug, a byte-level language model. Made from src/ffi by build.rs; do not edit.
  *
  * OWNERSHIP  X_new, X_load and X_fork return an owned handle; free it once with X_free (NULL is a no-op). Handles keep what
- *            they use alive: a session may outlive its grug_model handle. Input pointers are borrowed for the call only
- *            (sole exception: GRUG_LOAD_BORROW). Output goes to caller memory, which must not overlap any input; the
- *            library never asks you to free() something.
- * THREADS    grug_model is immutable: use it from any threads at once. grug_session and grug_sampler: any thread, one
- *            at a time; a concurrent call returns GRUG_EBUSY, not undefined behaviour. grug_cancel: any thread, any
- *            time. Freeing a handle while another thread is in a call with it is the one thing not caught.
- *            n_threads = 1 creates no threads.
+ *            they use alive: a session may outlive its grug_model handle, a sampler its grug_grammar. Input pointers are
+ *            borrowed for the call only (sole exceptions: GRUG_LOAD_BORROW, and the log function with its user
+ *            pointer). Output goes to caller memory, which must not overlap any input; the library never asks you to
+ *            free() something.
+ * THREADS    grug_model and grug_grammar are immutable: use them from any threads at once. grug_session and
+ *            grug_sampler: any thread, one at a time; a concurrent call returns GRUG_EBUSY, not undefined behaviour.
+ *            grug_cancel: any thread, any time. Freeing a handle while another thread is in a call with it is the one
+ *            thing not caught. n_threads = 1 creates no threads; the worker threads of a model, named grug-1 and so on,
+ *            are joined by the free of its last handle, sessions included. After fork() a child may use what was loaded
+ *            with n_threads = 1, and free or load anything; computing with the threads of its parent is GRUG_EFORK.
  * ERRORS     A status is >= 0 on success, negative on failure. `err` (may be NULL) is caller memory, written on failure
  *            only; nothing is stored in globals or thread-locals, so it works across goroutines, libuv and GCD. On
  *            failure outputs are untouched unless documented. No call aborts, exits, prints, raises signals or unwinds;
@@ -19,7 +22,9 @@
  *            defaults. Structs only grow at the end; fields that the library does not know must be zero, else
  *            GRUG_EVERSION. Out structs: set .size too, at most that much is written. grug_error and grug_bytes have no
  *            .size: they never change.
- * DETERMINISM  Same build, machine, options and sequence of calls => same bytes, for any n_threads. */
+ * DETERMINISM  Same build, machine, options and sequence of calls => same bytes, for any n_threads.
+ *            GRUG_MODEL_PORTABLE makes how bytes are fed and batched, instruction set, machine and system irrelevant
+ *            too: logits are then the same bit by bit. */
 #ifndef GRUG_H
 #define GRUG_H
 #include <stddef.h>
@@ -102,7 +107,7 @@ typedef struct grug_error {
  * The ABI this header describes: major << 16 | minor. A minor version only adds; while the major version is 0
  * anything may change.
  */
-#define GRUG_ABI_VERSION 1
+#define GRUG_ABI_VERSION 2
 
 /** The ABI of the library that is running: compare its upper 16 bits with those of GRUG_ABI_VERSION. */
 GRUG_API uint32_t grug_abi_version(void);
@@ -175,20 +180,41 @@ GRUG_API void grug_cancel_free(grug_cancel *c);
  * it; replacing it by rename is fine.
  */
 #define GRUG_MODEL_NO_MMAP 1
+/**
+ * Keep the weights in memory, as mlock does: the system may not page them out. GRUG_ENOMEM where its limit is lower,
+ * GRUG_EUNSUPPORTED where it has no such thing.
+ */
+#define GRUG_MODEL_MLOCK 2
+/**
+ * Compute logits whose bits are the same on every machine, instruction set and thread count, however bytes are fed and
+ * batched. On the CPU, slower. Compression needs it.
+ */
+#define GRUG_MODEL_PORTABLE 4
 /** On a GPU: do not compare a few bytes' logits with the CPU's while loading. */
 #define GRUG_MODEL_NO_SELF_CHECK 8
 /** Copy the buffer. */
 #define GRUG_LOAD_COPY 0
 /** Use the buffer where it is: it must stay as it is until the last handle of the model and its sessions is freed. */
 #define GRUG_LOAD_BORROW 1
+/** Something failed that no call could report. */
+#define GRUG_LOG_ERROR 1
+/** Something works, but not as well as it could. */
+#define GRUG_LOG_WARN 2
+/** What was loaded, and what computes it. */
+#define GRUG_LOG_INFO 3
+/** What is made of it. */
+#define GRUG_LOG_DEBUG 4
 
 /** A model: immutable weights and the threads that compute with them. Sessions keep what they need of it. */
 typedef struct grug_model grug_model;
 
-/** Receives a line of log text that is not NUL-terminated. May be called from any thread. */
+/**
+ * Receives a line of log text: UTF-8, no line end, not NUL-terminated, valid during the call. May be called from any
+ * thread, several at once. Must not unwind, nor use the handle that the call at hand is using.
+ */
 typedef void (*grug_log_fn)(void *user, uint32_t level, const char *text, size_t len);
 
-/** Receives progress between 0 and 1, on the calling thread; anything but 0 cancels. */
+/** Receives progress from 0 to 1, on the thread that called; anything but 0 cancels: GRUG_ECANCELED. Must not unwind. */
 typedef int32_t (*grug_progress_fn)(void *user, float fraction);
 
 /** How to load a model. NULL instead of it means all defaults. */
@@ -201,13 +227,13 @@ typedef struct grug_model_options {
     uint32_t n_threads;
     /** GRUG_MODEL_ flags. */
     uint32_t flags;
-    /** Not in this version: must be NULL. The library is silent. */
+    /** NULL = silent. Called as long as a handle of the model or of its sessions lives. */
     grug_log_fn log;
-    /** Not in this version: must be NULL. */
+    /** NULL, or hears how far loading is. */
     grug_progress_fn progress;
-    /** Passed to the functions above. */
+    /** Passed to both functions. */
     void *user;
-    /** Stops loading. Retained while it loads. */
+    /** Stops loading. */
     const grug_cancel *cancel;
 } grug_model_options;
 
@@ -261,17 +287,41 @@ GRUG_API grug_status grug_model_get_metadata(const grug_model *m, const char *ke
 GRUG_API grug_status grug_model_get_metadata_key(const grug_model *m, size_t i, char *key, size_t *len,
     grug_error *err);
 
-/* ---- sampler --------------------------------------------------------------------------------------------- */
+/* ---- grammar --------------------------------------------------------------------------------------------- */
 
-/** A grammar. No function makes one in this version. */
+/** A regular expression, in the syntax of Rust's regex crate. */
+#define GRUG_GRAMMAR_REGEX 1
+/** GBNF, the notation of llama.cpp; the rule `root` is the text. */
+#define GRUG_GRAMMAR_GBNF 2
+/** A JSON Schema: the text is one JSON value that is valid under it. */
+#define GRUG_GRAMMAR_JSON_SCHEMA 3
+
+/** A compiled grammar: immutable, for any number of samplers in any threads, which keep what they need of it. */
 typedef struct grug_grammar grug_grammar;
 
-/** A sampler: options and a random generator. */
+/**
+ * Compiles a grammar from a source, which is UTF-8. The whole output is matched, from the first byte that a sampler
+ * picks to the last. Any source compiles in bounded time and memory; GRUG_EFORMAT says where it is malformed,
+ * GRUG_EUNSUPPORTED what of its notation this library has not.
+ */
+GRUG_API GRUG_MUST_USE grug_status grug_grammar_new(uint32_t kind, const char *source, size_t len, grug_grammar **out,
+    grug_error *err);
+
+/** Frees the handle; samplers that have the grammar go on. */
+GRUG_API void grug_grammar_free(grug_grammar *g);
+
+/* ---- sampler --------------------------------------------------------------------------------------------- */
+
+/** Only ever extend to well-formed UTF-8. The first byte picked begins a character. */
+#define GRUG_SAMPLE_UTF8 1
+
+/** A sampler: options, a random generator, and what it picked: the window of the penalties, the place in the grammar. */
 typedef struct grug_sampler grug_sampler;
 
 /**
- * How to pick a byte. The steps run in this order: temperature, top_k, top_p, min_p, draw. All zeros, and NULL, are
- * greedy: the likeliest byte, the lowest of equals.
+ * How to pick a byte. The steps run in this order: bias, grammar and UTF-8, penalties, temperature, top_k, typical_p,
+ * top_p, min_p, draw; mirostat stands in place of the four before the draw. All zeros, and NULL, are greedy: the
+ * likeliest byte, the lowest of equals. Draw number n of a seed is the same number on every machine.
  */
 typedef struct grug_sampler_options {
     /** sizeof(grug_sampler_options) */
@@ -280,31 +330,31 @@ typedef struct grug_sampler_options {
     uint64_t seed;
     /** Logits are divided by it; 0 = greedy. */
     float temperature;
-    /** Keep the likeliest bytes that together have this probability; 0 = off. */
+    /** Keep the likeliest bytes that together have this probability; 0 or 1 = off. */
     float top_p;
     /** Keep bytes at least this fraction as likely as the likeliest; 0 = off. */
     float min_p;
-    /** Not in this version: must be 0. */
+    /** Keep the bytes whose surprise is nearest to the expected one, until they have this probability; 0 or 1 = off. */
     float typical_p;
     /** Keep this many of the likeliest bytes; 0 = off. */
     uint32_t top_k;
-    /** Not in this version: must be 0. */
+    /** The penalties count the last so many bytes that this sampler picked, at most 2^20; 0 = off. */
     uint32_t penalty_window;
-    /** Not in this version: must be 0. */
+    /** Divides the positive logits of bytes in the window, and multiplies negative ones; 0 or 1 = off. */
     float repeat_penalty;
-    /** Not in this version: must be 0. */
+    /** Taken off a byte's logit for each time that it is in the window. */
     float frequency_penalty;
-    /** Not in this version: must be 0. */
+    /** Taken off the logit of each byte in the window. */
     float presence_penalty;
-    /** Not in this version: must be 0. */
+    /** Mirostat 2: keep the surprise of the text near this many bits a byte; 0 = off. */
     float mirostat_tau;
-    /** Not in this version: must be 0. */
+    /** How fast mirostat learns; 0 = 0.1. */
     float mirostat_eta;
-    /** None in this version: must be 0. */
+    /** GRUG_SAMPLE_ flags. */
     uint32_t flags;
-    /** Not in this version: must be NULL. */
+    /** NULL, or 256 numbers that are added to the logits; -INFINITY bans a byte. Copied. */
     const float *bias;
-    /** Not in this version: must be NULL. */
+    /** NULL, or what may be written. Retained. */
     const grug_grammar *grammar;
 } grug_sampler_options;
 
@@ -312,17 +362,30 @@ typedef struct grug_sampler_options {
 GRUG_API GRUG_MUST_USE grug_status grug_sampler_new(const grug_sampler_options *opt, grug_sampler **out,
     grug_error *err);
 
-/** Makes a sampler that goes on as this one would. */
+/** Makes an independent sampler that goes on as this one would. */
 GRUG_API GRUG_MUST_USE grug_status grug_sampler_fork(grug_sampler *sp, grug_sampler **out, grug_error *err);
 
-/** Makes the sampler as new, with another seed or the same. */
+/** Makes the sampler as new, at the beginning of a text, with another seed or the same. */
 GRUG_API grug_status grug_sampler_reset(grug_sampler *sp, uint64_t seed, grug_error *err);
 
 /**
- * Picks a byte, 0..255, from logits that the caller may have edited, and moves the random generator on. The logit of a
- * byte that must not come is -INFINITY. Pair it with grug_session_feed.
+ * Picks a byte, 0..255, from logits that the caller may have edited, and moves on: random generator, window, grammar.
+ * The logit of a byte that must not come is -INFINITY. Pair it with grug_session_feed. On failure nothing has moved.
  */
 GRUG_API GRUG_MUST_USE int32_t grug_sampler_pick(grug_sampler *sp, const float logits[256], grug_error *err);
+
+/**
+ * Takes a byte that was chosen elsewhere as if it had been picked here, without a draw: text that a grammar begins
+ * with, say, or an input of grug_session_next_batch. GRUG_EDEADEND where grammar or UTF-8 do not allow it, and nothing
+ * has changed.
+ */
+GRUG_API GRUG_MUST_USE grug_status grug_sampler_accept(grug_sampler *sp, uint8_t byte, grug_error *err);
+
+/**
+ * Which bytes may come next by bias, grammar and UTF-8: bit b & 7 of mask[b >> 3]. Returns 1 where the text so far is
+ * complete, so that it may end here (always, where there is neither grammar nor UTF-8), else 0.
+ */
+GRUG_API GRUG_MUST_USE int32_t grug_sampler_allowed(grug_sampler *sp, uint8_t mask[32], grug_error *err);
 
 /** Frees the sampler. */
 GRUG_API void grug_sampler_free(grug_sampler *sp);
@@ -347,7 +410,7 @@ typedef struct grug_session_options {
     uint32_t overflow;
     /** Reserved: must be 0. */
     uint32_t flags;
-    /** Stops whatever the session is doing. Retained. */
+    /** Stops whatever the session is doing, within a few milliseconds of work. Retained. */
     const grug_cancel *cancel;
 } grug_session_options;
 
@@ -381,6 +444,12 @@ GRUG_API GRUG_MUST_USE grug_status grug_session_new(const grug_model *m, const g
  * and the cancellation token.
  */
 GRUG_API GRUG_MUST_USE grug_status grug_session_fork(grug_session *s, grug_session **out, grug_error *err);
+
+/**
+ * From now on this token stops whatever the session is doing; NULL is no token. A fork shares the token of its origin
+ * until it gets one of its own. Retained.
+ */
+GRUG_API grug_status grug_session_set_cancel(grug_session *s, const grug_cancel *cancel, grug_error *err);
 
 /** Frees the session. */
 GRUG_API void grug_session_free(grug_session *s);
@@ -455,6 +524,29 @@ GRUG_API GRUG_MUST_USE grug_status grug_session_restore(grug_session *s, const u
  */
 GRUG_API GRUG_MUST_USE grug_status grug_session_next_batch(grug_session *const *s, grug_sampler *const *samplers,
     const int32_t *input, size_t n, int32_t *bytes, grug_error *err);
+
+/* ---- compression ----------------------------------------------------------------------------------------- */
+
+/**
+ * Compresses bytes by what the model predicts, which must be loaded with GRUG_MODEL_PORTABLE. Of the options, which may
+ * be NULL, max_context and cancel matter: a shorter context is faster and compresses less. *dst_len: in the room, out
+ * the length, never above GRUG_COMPRESS_BOUND(src_len). With less room than it takes the work was for nothing:
+ * GRUG_ESPACE, and *dst_len is the room it takes. It takes one step of the model a byte.
+ */
+GRUG_API GRUG_MUST_USE grug_status grug_compress(const grug_model *m, const grug_session_options *opt,
+    const uint8_t *src, size_t src_len, uint8_t *dst, size_t *dst_len, grug_error *err);
+
+/**
+ * The original of an archive, by the model that made it, on any machine. Of the options, which may be NULL, cancel
+ * matters. *dst_len: in the room, out the length. Too little room is GRUG_ESPACE before anything is computed, and then
+ * *dst_len is the length that the archive's header promises, which a hostile archive may make as large as it likes; dst
+ * may be NULL where *dst_len is 0. An archive that was changed is GRUG_EFORMAT, one of another model GRUG_EMISMATCH.
+ */
+GRUG_API GRUG_MUST_USE grug_status grug_decompress(const grug_model *m, const grug_session_options *opt,
+    const uint8_t *src, size_t src_len, uint8_t *dst, size_t *dst_len, grug_error *err);
+
+/** The most bytes that an archive of n bytes has. */
+#define GRUG_COMPRESS_BOUND(n) ((n) + (n) / 64 + 64)
 
 #ifdef __cplusplus
 }

@@ -9,8 +9,11 @@
 #include <grug.h>
 
 #include <array>
+#include <bitset>
 #include <cstddef>
 #include <cstdint>
+#include <exception>
+#include <functional>
 #include <map>
 #include <memory>
 #include <new>
@@ -30,7 +33,6 @@
 #define GRUG_HAS_SPAN 1
 #endif
 #if defined(__cpp_lib_jthread)
-#include <functional>
 #include <stop_token>
 #define GRUG_HAS_STOP_TOKEN 1
 #endif
@@ -103,6 +105,29 @@ template <class T, void (*Free)(T *)> struct deleter {
 
 template <class T, void (*Free)(T *)> using handle = std::unique_ptr<T, deleter<T, Free>>;
 
+/// The functions of the caller that C calls.
+struct hooks {
+    std::function<bool(float)> progress;
+    std::function<void(std::uint32_t, const std::string &)> log;
+    std::exception_ptr thrown;
+
+    static std::int32_t on_progress(void *user, float fraction) noexcept {
+        hooks *h = static_cast<hooks *>(user);
+        try {
+            return h->progress(fraction) ? 0 : 1;
+        } catch (...) {
+            h->thrown = std::current_exception();
+            return 1;
+        }
+    }
+    static void on_log(void *user, std::uint32_t level, const char *text, std::size_t len) noexcept {
+        try {
+            static_cast<hooks *>(user)->log(level, std::string(text, len));
+        } catch (...) { // there is nobody to tell
+        }
+    }
+};
+
 } // namespace detail
 
 /// A cancellation token. Give get() to options; trigger() from any thread or from a signal handler.
@@ -128,9 +153,15 @@ private:
     detail::handle<grug_cancel, grug_cancel_free> handle_;
 };
 
-/// grug_model_options with its size set and zeros elsewhere: the defaults.
+/// grug_model_options with its size set and zeros elsewhere: the defaults. The two functions, where one is set, stand in
+/// place of the fields log, progress and user.
 struct model_options : grug_model_options {
     model_options() noexcept : grug_model_options() { size = sizeof(grug_model_options); }
+    /// Hears how far loading is, from 0 to 1, and says whether to go on. What it throws, load throws.
+    std::function<bool(float)> on_progress;
+    /// Receives a GRUG_LOG_ level and a line, from any thread, as long as the model or a session of it lives. What it
+    /// throws is lost.
+    std::function<void(std::uint32_t, const std::string &)> on_log;
 };
 
 /// grug_session_options with its size set and zeros elsewhere: the defaults.
@@ -152,10 +183,9 @@ public:
     }
     /// Loads a model file.
     static model load(const char *path, const model_options &options = model_options()) {
-        grug_model *handle = nullptr;
-        grug_error e;
-        detail::check(grug_model_load_file(path, &options, &handle, &e), e);
-        return model(handle);
+        return load_with(options, [=](const grug_model_options *o, grug_model **out, grug_error *e) {
+            return grug_model_load_file(path, o, out, e);
+        });
     }
     /// Loads a model file that is in memory, and copies it.
     static model load_copy(bytes data, const model_options &options = model_options()) {
@@ -197,17 +227,62 @@ public:
             all[key] = metadata(key);
         }
     }
+    /// Compresses bytes losslessly, with a model that was loaded with GRUG_MODEL_PORTABLE; max_context and cancel matter.
+    std::vector<std::uint8_t> compress(bytes data, const session_options &options = session_options()) const {
+        std::vector<std::uint8_t> archive(GRUG_COMPRESS_BOUND(data.size()));
+        std::size_t len = archive.size();
+        grug_error e;
+        detail::check(
+            grug_compress(get(), &options, data.data(), data.size(), archive.data(), &len, &e), e);
+        archive.resize(len);
+        return archive;
+    }
+    /// The original of an archive; GRUG_ESPACE where that is longer than `most` bytes.
+    std::vector<std::uint8_t> decompress(bytes archive, std::size_t most = std::size_t(1) << 30,
+                                         const session_options &options = session_options()) const {
+        std::vector<std::uint8_t> data;
+        for (;;) {
+            std::size_t len = data.size();
+            grug_error e;
+            const std::int32_t status =
+                grug_decompress(get(), &options, archive.data(), archive.size(), data.data(), &len, &e);
+            if (status != GRUG_ESPACE || len > most || !data.empty()) detail::check(status, e);
+            data.resize(len);
+            if (status >= 0) return data;
+        }
+    }
     /// The C handle, which stays with this object.
     grug_model *get() const noexcept { return handle_.get(); }
 
 private:
-    explicit model(grug_model *handle) noexcept : handle_(handle) {}
+    friend class session;
+
+    model(grug_model *handle, std::shared_ptr<detail::hooks> hooks) noexcept
+        : hooks_(std::move(hooks)), handle_(handle) {}
 
     static model load_buffer(bytes data, std::uint32_t mode, const model_options &options) {
+        return load_with(options, [=](const grug_model_options *o, grug_model **out, grug_error *e) {
+            return grug_model_load_buffer(data.data(), data.size(), mode, o, out, e);
+        });
+    }
+
+    template <class Call> static model load_with(const model_options &options, Call call) {
+        grug_model_options c = options;
+        std::shared_ptr<detail::hooks> hooks;
+        if (options.on_log || options.on_progress) {
+            hooks = std::make_shared<detail::hooks>();
+            hooks->progress = options.on_progress;
+            hooks->log = options.on_log;
+            c.progress = options.on_progress ? detail::hooks::on_progress : nullptr;
+            c.log = options.on_log ? detail::hooks::on_log : nullptr;
+            c.user = hooks.get();
+        }
         grug_model *handle = nullptr;
         grug_error e;
-        detail::check(grug_model_load_buffer(data.data(), data.size(), mode, &options, &handle, &e), e);
-        return model(handle);
+        const std::int32_t status = call(&c, &handle, &e);
+        if (hooks && hooks->thrown) std::rethrow_exception(hooks->thrown);
+        detail::check(status, e);
+        return model(handle, std::move(hooks));
     }
 
     /// Asks for the length first, then for the text.
@@ -221,7 +296,38 @@ private:
         return value;
     }
 
+    std::shared_ptr<detail::hooks> hooks_; // freed after the handle
     detail::handle<grug_model, grug_model_free> handle_;
+};
+
+/// What a sampler may write. Immutable; samplers keep what they need of it.
+class grammar {
+public:
+    /// Compiles a regular expression.
+    static grammar regex(bytes source) { return grammar(GRUG_GRAMMAR_REGEX, source); }
+    /// Compiles GBNF, the notation of llama.cpp.
+    static grammar gbnf(bytes source) { return grammar(GRUG_GRAMMAR_GBNF, source); }
+    /// Compiles a JSON Schema.
+    static grammar json_schema(bytes source) { return grammar(GRUG_GRAMMAR_JSON_SCHEMA, source); }
+    /// The C handle, which stays with this object: for sampler_options.
+    grug_grammar *get() const noexcept { return handle_.get(); }
+
+private:
+    grammar(std::uint32_t kind, bytes source) {
+        grug_grammar *handle = nullptr;
+        grug_error e;
+        const char *text = reinterpret_cast<const char *>(source.data());
+        detail::check(grug_grammar_new(kind, text, source.size(), &handle, &e), e);
+        handle_.reset(handle);
+    }
+
+    detail::handle<grug_grammar, grug_grammar_free> handle_;
+};
+
+/// Which bytes may come next, and whether the text may end here.
+struct allowed {
+    std::bitset<256> bytes;
+    bool complete;
 };
 
 /// Picks bytes from logits.
@@ -250,6 +356,20 @@ public:
         grug_error e;
         return static_cast<std::uint8_t>(detail::check(grug_sampler_pick(get(), logits.data(), &e), e));
     }
+    /// Takes a byte that was chosen elsewhere as if it had been picked here.
+    void accept(std::uint8_t byte) {
+        grug_error e;
+        detail::check(grug_sampler_accept(get(), byte, &e), e);
+    }
+    /// What bias, grammar and UTF-8 allow next.
+    grug::allowed allowed() const {
+        std::uint8_t mask[32];
+        grug_error e;
+        grug::allowed result;
+        result.complete = detail::check(grug_sampler_allowed(get(), mask, &e), e) != 0;
+        for (std::size_t b = 0; b < 256; b++) result.bytes[b] = (mask[b >> 3] >> (b & 7) & 1) != 0;
+        return result;
+    }
     /// The C handle, which stays with this object.
     grug_sampler *get() const noexcept { return handle_.get(); }
 
@@ -272,7 +392,7 @@ struct generated {
 /// One stream of bytes.
 class session {
 public:
-    explicit session(const model &m, const session_options &options = session_options()) {
+    explicit session(const model &m, const session_options &options = session_options()) : hooks_(m.hooks_) {
         grug_session *handle = nullptr;
         grug_error e;
         detail::check(grug_session_new(m.get(), &options, &handle, &e), e);
@@ -356,8 +476,12 @@ public:
         grug_session *handle = nullptr;
         grug_error e;
         detail::check(grug_session_fork(get(), &handle, &e), e);
-        return session(handle);
+        return session(handle, hooks_);
     }
+    /// From now on this token stops the session's work, also after the object is gone; a fork shares its origin's.
+    void set_cancel(const cancel &c) { set_cancel(c.get()); }
+    /// From now on nothing does.
+    void clear_cancel() { set_cancel(nullptr); }
     /// Undoes the last n bytes, exactly; GRUG_EREWIND where that is too far, and nothing has changed.
     void rewind(std::uint64_t n) {
         grug_error e;
@@ -382,8 +506,13 @@ public:
     grug_session *get() const noexcept { return handle_.get(); }
 
 private:
-    explicit session(grug_session *handle) noexcept : handle_(handle) {}
+    session(grug_session *handle, std::shared_ptr<detail::hooks> hooks) noexcept
+        : hooks_(std::move(hooks)), handle_(handle) {}
 
+    void set_cancel(const grug_cancel *c) {
+        grug_error e;
+        detail::check(grug_session_set_cancel(get(), c, &e), e);
+    }
     static std::vector<grug_bytes> c_stops(const std::vector<bytes> &stops) {
         std::vector<grug_bytes> list;
         for (const bytes &s : stops) list.push_back({s.data(), s.size()});
@@ -413,8 +542,30 @@ private:
         return total;
     }
 
+    std::shared_ptr<detail::hooks> hooks_; // of the model; freed after the handle
     detail::handle<grug_session, grug_session_free> handle_;
 };
+
+/// One step for many distinct sessions of one model: each one's byte, or the negative status of what went wrong there,
+/// which stops no other. `samplers` and `input` are empty or as many; a sampler of nullptr is greedy, and an input of 0
+/// or more is fed instead of a picked byte.
+inline std::vector<std::int32_t> next_batch(const std::vector<session *> &sessions,
+                                            const std::vector<sampler *> &samplers = std::vector<sampler *>(),
+                                            const std::vector<std::int32_t> &input = std::vector<std::int32_t>()) {
+    const std::size_t n = sessions.size();
+    if ((!samplers.empty() && samplers.size() != n) || (!input.empty() && input.size() != n))
+        throw error(GRUG_EINVAL, "samplers and input must be as many as the sessions, or none");
+    std::vector<grug_session *> handles;
+    std::vector<grug_sampler *> picks;
+    for (session *s : sessions) handles.push_back(s->get());
+    for (sampler *s : samplers) picks.push_back(s == nullptr ? nullptr : s->get());
+    std::vector<std::int32_t> bytes(n);
+    grug_error e;
+    detail::check(grug_session_next_batch(handles.data(), picks.empty() ? nullptr : picks.data(),
+                                          input.empty() ? nullptr : input.data(), n, bytes.data(), &e),
+                  e);
+    return bytes;
+}
 
 } // namespace grug
 #endif // GRUG_HPP

@@ -8,6 +8,8 @@
 //! A mapped file must not be truncated while a model uses it: the operating system answers that with a signal, not
 //! with an error. Replacing it by rename, as we do, is safe.
 
+mod storage;
+
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -20,6 +22,7 @@ use crate::config::ModelConfig;
 use crate::error::{Error, ErrorKind, Result};
 use crate::manifest::{ModelTensors, TensorSpec};
 use crate::quantize::{self, Quantized};
+use storage::Storage;
 
 /// The metadata entry that holds the configuration, as TOML text.
 pub const CONFIG_KEY: &str = "grug.config";
@@ -123,23 +126,6 @@ impl StoredMatrix<'_> {
     }
 }
 
-/// Where a checkpoint's bytes live.
-enum Storage {
-    Mapped(memmap2::Mmap),
-    Owned(Vec<u8>),
-    Borrowed(&'static [u8]),
-}
-
-impl Storage {
-    fn bytes(&self) -> &[u8] {
-        match self {
-            Storage::Mapped(map) => map,
-            Storage::Owned(bytes) => bytes,
-            Storage::Borrowed(bytes) => bytes,
-        }
-    }
-}
-
 /// A validated model file.
 pub struct Checkpoint {
     storage: Storage,
@@ -170,42 +156,30 @@ fn header_error(error: SafeTensorError) -> Error {
     Error::format(text)
 }
 
-#[allow(unsafe_code)]
-fn map_file(path: &Path) -> Result<Storage> {
-    let file = File::open(path).map_err(|e| Error::io("opening", path, e))?;
-    let meta = file.metadata().map_err(|e| Error::io("reading", path, e))?;
-    if !meta.is_file() {
-        return Err(Error::new(ErrorKind::Io, format!("reading {}: not a file", path.display())));
-    }
-    if meta.len() == 0 {
-        return Err(Error::format("is empty").in_file(path));
-    }
-    // SAFETY: the map is read-only and private to this checkpoint; that the file is not truncated meanwhile is the
-    // documented duty of the caller.
-    let map = unsafe { memmap2::Mmap::map(&file) }.map_err(|e| Error::io("mapping", path, e))?;
-    Ok(Storage::Mapped(map))
-}
-
 impl Checkpoint {
     /// Maps a model file and validates it.
     pub fn open(path: &Path) -> Result<Checkpoint> {
-        Checkpoint::parse(map_file(path)?).map_err(|e| e.in_file(path))
+        Checkpoint::parse(Storage::map(path)?).map_err(|e| e.in_file(path))
     }
 
     /// Reads a model file into memory and validates it: for file systems where mapping is unwelcome.
     pub fn open_copied(path: &Path) -> Result<Checkpoint> {
-        let bytes = std::fs::read(path).map_err(|e| Error::io("reading", path, e))?;
-        Checkpoint::parse(Storage::Owned(bytes)).map_err(|e| e.in_file(path))
+        Checkpoint::read(path, |_| Ok(()))
+    }
+
+    /// The same; `step` hears how far the reading is, and an error of it ends that.
+    pub(crate) fn read(path: &Path, step: impl FnMut(f32) -> Result<()>) -> Result<Checkpoint> {
+        Checkpoint::parse(Storage::read(path, step)?).map_err(|e| e.in_file(path))
     }
 
     /// Validates a model file that is already in memory.
     pub fn from_bytes(bytes: Vec<u8>) -> Result<Checkpoint> {
-        Checkpoint::parse(Storage::Owned(bytes)).map_err(|e| e.at("model buffer"))
+        Checkpoint::parse(Storage::owned(bytes)).map_err(|e| e.at("model buffer"))
     }
 
     /// Validates a model file that lives as long as the program, without copying it.
     pub fn from_static(bytes: &'static [u8]) -> Result<Checkpoint> {
-        Checkpoint::parse(Storage::Borrowed(bytes)).map_err(|e| e.at("model buffer"))
+        Checkpoint::parse(Storage::borrowed(bytes)).map_err(|e| e.at("model buffer"))
     }
 
     fn parse(storage: Storage) -> Result<Checkpoint> {
@@ -262,6 +236,21 @@ impl Checkpoint {
     /// The whole file.
     pub fn bytes(&self) -> &[u8] {
         self.storage.bytes()
+    }
+
+    /// Where its bytes are, in words.
+    pub(crate) fn place(&self) -> &'static str {
+        self.storage.place()
+    }
+
+    /// Keeps all of it in memory, as `mlock` does; `step` hears how far that is, and an error of it ends it.
+    pub(crate) fn lock(&mut self, step: impl FnMut(f32) -> Result<()>) -> Result<()> {
+        self.storage.lock(step)
+    }
+
+    /// Whether every tensor of numbers of 4 bytes can be used where it lies.
+    pub(crate) fn is_aligned(&self) -> bool {
+        (self.bytes().as_ptr() as usize + self.data_start).is_multiple_of(4)
     }
 
     /// Bytes of all tensors together.

@@ -21,7 +21,7 @@
 //!   ffi (C) ──► session ──► model (the graph) ──► backend (an engine for each device) ──► kernels, pool
 //!                  └──────► sampler ──► grammar, rng
 //!   ground floor, used by all and by the trainer:
-//!   error ◄ config ◄ manifest, positions, init ◄ checkpoint, import
+//!   error, cancel, hooks ◄ config ◄ manifest, positions, init ◄ checkpoint, import
 //! ```
 //!
 //! - [`config`] is the one schema of a model, [`manifest`] the one list of its tensors; the trainer asks there too.
@@ -30,6 +30,7 @@
 //! - [`compress`](mod@compress) codes bytes losslessly by what a session predicts.
 //! - [`session`] owns a stream of bytes: context, sliding, generating, scoring. It computes nothing itself.
 //! - [`device`] names the devices that a model can run on.
+//! - [`hooks`] are what a host may listen to: the log, and the progress of loading.
 //! - [`sampler`] chooses a byte from logits, from a counter-based generator ([`rng`]).
 //! - [`grammar`] says which bytes may come: a regular expression, GBNF or a JSON Schema as an automaton over bytes.
 //!
@@ -45,6 +46,7 @@ pub mod device;
 pub mod error;
 pub mod ffi;
 pub mod grammar;
+pub mod hooks;
 #[cfg(feature = "import")]
 pub mod import;
 pub mod init;
@@ -64,6 +66,7 @@ pub use compress::{compress, compress_bound, decompress, decompressed_len};
 pub use config::ModelConfig;
 pub use error::{Error, ErrorKind, Result};
 pub use grammar::{Grammar, GrammarKind};
+pub use hooks::{Log, LogLevel, Progress};
 pub use model::{Model, ModelOptions};
 pub use sampler::{Sampler, SamplerOptions};
 pub use session::{Overflow, Session, SessionOptions, Step, StopReason, next_batch};

@@ -294,7 +294,7 @@ impl Pool {
         for me in 1..n_threads {
             let shared = shared.clone();
             let worker = std::thread::Builder::new()
-                .name("grug".into())
+                .name(format!("grug-{me}"))
                 .stack_size(256 << 10)
                 .spawn(move || shared.worker(me))
                 .map_err(|e| Error::new(ErrorKind::OutOfMemory, format!("starting thread {me}: {e}")))?;

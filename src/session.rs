@@ -147,6 +147,12 @@ impl Session {
         })
     }
 
+    /// From now on this token stops the session's work; `None` is no token. A fork shares the token of its origin until
+    /// it gets one of its own.
+    pub fn set_cancel(&mut self, cancel: Option<Cancel>) {
+        self.cancel = cancel;
+    }
+
     /// The model it runs.
     pub fn model(&self) -> &Model {
         &self.model

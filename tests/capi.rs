@@ -11,13 +11,14 @@ use native::{
 };
 
 #[test]
-fn the_committed_header_is_what_the_sources_say() {
-    let built = std::fs::read_to_string(Path::new(env!("OUT_DIR")).join("grug.h")).unwrap();
-    let committed = std::fs::read_to_string(root().join("include/grug.h")).unwrap();
-    assert!(
-        built == committed,
-        "include/grug.h is not what src/ffi says; renew it by: GRUG_UPDATE_HEADER=1 cargo build --lib"
-    );
+fn the_committed_header_and_its_page_are_what_the_sources_say() {
+    for (built, committed) in [("grug.h", "include/grug.h"), ("api.md", "docs/api.md")] {
+        let built = std::fs::read_to_string(Path::new(env!("OUT_DIR")).join(built)).unwrap();
+        assert!(
+            built == std::fs::read_to_string(root().join(committed)).unwrap(),
+            "{committed} is not what src/ffi says; renew it by: GRUG_UPDATE_HEADER=1 cargo build --lib"
+        );
+    }
 }
 
 #[test]
@@ -80,6 +81,24 @@ fn valgrind_finds_no_error_and_no_leak() {
     }
 }
 
+/// Loaded while the host runs, used from two threads with two workers, and dropped, again and again.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_host_may_load_and_drop_the_library() {
+    if !have("cc") {
+        return;
+    }
+    let program = scratch().join("dlopen");
+    let mut cc = Command::new("cc");
+    cc.arg("-std=c99").args(native::STRICT).arg("-g").arg("-I").arg(root().join("include"));
+    cc.arg(root().join("tests/c/host/dlopen.c")).arg("-o").arg(&program).args(["-ldl", "-lpthread"]);
+    run(&mut cc);
+    let output = run(Command::new(&program).arg(&libraries().0).arg(&model_files()[0]));
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.starts_with("dlopen: all passed"), "{text}");
+    assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
 #[test]
 fn the_examples_write_text() {
     if !have("cc") {
@@ -136,4 +155,42 @@ fn ctrl_c_ends_the_example_cleanly() {
     out.read_to_end(&mut rest).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(130));
     assert!(rest.ends_with(b"\n"));
+}
+
+/// Ctrl-C stops an answer, and the prompt comes back; at the prompt it ends the program.
+#[cfg(unix)]
+#[test]
+fn the_prompt_survives_ctrl_c_while_it_answers() {
+    use std::io::{Read, Write};
+    if !have("cc") {
+        return;
+    }
+    let program = compile("cc", "c99", &[root().join("examples/c/prompt.c")], "prompt", true);
+    let once = || -> Option<()> {
+        let mut command = Command::new(&program);
+        command.arg(&model_files()[0]).arg("100000000");
+        command.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let (mut to, mut from) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+        let interrupt = || run(Command::new("kill").arg("-INT").arg(child.id().to_string()));
+        let mut some = [0; 40];
+        from.read_exact(&mut some[..2]).unwrap();
+        assert_eq!(&some[..2], b"> ");
+        for line in ["one", "two"] {
+            writeln!(to, "{line}").ok()?;
+            from.read_exact(&mut some).ok()?;
+            interrupt();
+            let mut last = [0; 3];
+            while last != *b"\n> " {
+                last.rotate_left(1);
+                from.read_exact(&mut last[2..]).ok()?;
+            }
+        }
+        interrupt();
+        assert!(from.read_to_end(&mut Vec::new()).is_ok());
+        assert_eq!(child.wait().unwrap().code(), Some(0));
+        Some(())
+    };
+    // An answer that happens to end by itself leaves the interrupt to the prompt, which ends the program: once more.
+    assert!((0..10).any(|_| once().is_some()), "no answer was ever interrupted");
 }

@@ -49,3 +49,30 @@ fn the_example_writes_text() {
     let text = run(Command::new(program).arg(&model_files()[0]).args(["ab", "40"])).stdout;
     assert!(text.starts_with(b"ab") && text.len() == 2 + 40 + 1);
 }
+
+/// Typing, taking the first suggestion, and taking bytes back.
+#[test]
+fn autocomplete_suggests() {
+    use std::io::Write;
+    if !have("g++") {
+        return;
+    }
+    let source = root().join("examples/cpp/autocomplete.cpp");
+    let program = compile("g++", "c++17", &[source], "autocomplete", true);
+    let mut command = Command::new(program);
+    command.arg(&model_files()[0]).stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(b"hello\n\n<3\n<5000\n").unwrap();
+    let output = child.wait_with_output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{text}");
+    let positions: Vec<u64> = text
+        .lines()
+        .filter_map(|line| line.split("at byte ").nth(1)?.trim_end_matches(':').parse().ok())
+        .collect();
+    assert_eq!(positions.len(), 4, "{text}");
+    assert!(positions[0] == 5 && positions[1] > 5, "{text}");
+    assert!(positions[2] == positions[1] - 3 && positions[3] == positions[2], "{text}");
+    assert_eq!(text.matches("  | ").count(), 12, "{text}");
+    assert!(text.contains("cannot be undone"), "{text}");
+}

@@ -302,8 +302,10 @@ mod tests {
         const CHILD: &str = "GRUG_TEST_PANICS";
         if std::env::var_os(CHILD).is_some() {
             call(std::ptr::null_mut(), || panic!("inside a call"));
-            let worker = std::thread::Builder::new().name("grug-worker".into());
-            assert!(worker.spawn(|| panic!("on a worker")).unwrap().join().is_err());
+            call(std::ptr::null_mut(), || {
+                crate::pool::Pool::new(3)?.run(64, |_| panic!("on a worker"));
+                Ok(0)
+            });
             assert!(std::thread::spawn(|| panic!("outside a call")).join().is_err());
             return;
         }

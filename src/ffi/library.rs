@@ -7,7 +7,7 @@ use crate::ffi::error::{GRUG_OK, grug_status};
 
 /// The ABI this header describes: major << 16 | minor. A minor version only adds; while the major version is 0
 /// anything may change.
-pub const GRUG_ABI_VERSION: u32 = 0x0000_0001;
+pub const GRUG_ABI_VERSION: u32 = 0x0000_0002;
 
 const VERSION: &CStr = match CStr::from_bytes_with_nul(concat!(env!("CARGO_PKG_VERSION"), "\0").as_bytes()) {
     Ok(text) => text,

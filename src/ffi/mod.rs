@@ -21,8 +21,10 @@
 
 pub mod batch;
 pub mod cancel;
+pub mod compress;
 pub mod device;
 pub mod error;
+pub mod grammar;
 mod guard;
 pub mod library;
 pub mod model;
@@ -32,3 +34,6 @@ pub mod sampler;
 pub mod session;
 #[cfg(target_family = "wasm")]
 pub mod wasm;
+
+#[cfg(test)]
+mod tests;

@@ -9,6 +9,7 @@ use crate::ffi::error::{GRUG_OK, grug_error, grug_status};
 use crate::ffi::guard::{self, Shared};
 use crate::ffi::options::{self, SizedStruct};
 use crate::ffi::pointer;
+use crate::hooks::{Log, Progress};
 use crate::model::{Model, ModelOptions};
 
 /// A model: immutable weights and the threads that compute with them. Sessions keep what they need of it.
@@ -17,6 +18,12 @@ pub struct grug_model(Shared<Model>);
 /// Read the file into memory instead of mapping it. A mapped file must not be truncated or written while a model uses
 /// it; replacing it by rename is fine.
 pub const GRUG_MODEL_NO_MMAP: u32 = 1;
+/// Keep the weights in memory, as mlock does: the system may not page them out. GRUG_ENOMEM where its limit is lower,
+/// GRUG_EUNSUPPORTED where it has no such thing.
+pub const GRUG_MODEL_MLOCK: u32 = 2;
+/// Compute logits whose bits are the same on every machine, instruction set and thread count, however bytes are fed and
+/// batched. On the CPU, slower. Compression needs it.
+pub const GRUG_MODEL_PORTABLE: u32 = 4;
 /// On a GPU: do not compare a few bytes' logits with the CPU's while loading.
 pub const GRUG_MODEL_NO_SELF_CHECK: u32 = 8;
 
@@ -25,10 +32,20 @@ pub const GRUG_LOAD_COPY: u32 = 0;
 /// Use the buffer where it is: it must stay as it is until the last handle of the model and its sessions is freed.
 pub const GRUG_LOAD_BORROW: u32 = 1;
 
-/// Receives a line of log text that is not NUL-terminated. May be called from any thread.
+/// Something failed that no call could report.
+pub const GRUG_LOG_ERROR: u32 = 1;
+/// Something works, but not as well as it could.
+pub const GRUG_LOG_WARN: u32 = 2;
+/// What was loaded, and what computes it.
+pub const GRUG_LOG_INFO: u32 = 3;
+/// What is made of it.
+pub const GRUG_LOG_DEBUG: u32 = 4;
+
+/// Receives a line of log text: UTF-8, no line end, not NUL-terminated, valid during the call. May be called from any
+/// thread, several at once. Must not unwind, nor use the handle that the call at hand is using.
 pub type grug_log_fn =
     Option<unsafe extern "C" fn(user: *mut c_void, level: u32, text: *const c_char, len: usize)>;
-/// Receives progress between 0 and 1, on the calling thread; anything but 0 cancels.
+/// Receives progress from 0 to 1, on the thread that called; anything but 0 cancels: GRUG_ECANCELED. Must not unwind.
 pub type grug_progress_fn = Option<unsafe extern "C" fn(user: *mut c_void, fraction: f32) -> i32>;
 
 /// How to load a model. NULL instead of it means all defaults.
@@ -43,13 +60,13 @@ pub struct grug_model_options {
     pub n_threads: u32,
     /// GRUG_MODEL_ flags.
     pub flags: u32,
-    /// Not in this version: must be NULL. The library is silent.
+    /// NULL = silent. Called as long as a handle of the model or of its sessions lives.
     pub log: grug_log_fn,
-    /// Not in this version: must be NULL.
+    /// NULL, or hears how far loading is.
     pub progress: grug_progress_fn,
-    /// Passed to the functions above.
+    /// Passed to both functions.
     pub user: *mut c_void,
-    /// Stops loading. Retained while it loads.
+    /// Stops loading.
     pub cancel: *const grug_cancel,
 }
 
@@ -89,8 +106,35 @@ unsafe impl SizedStruct for grug_model_info {
     const FIRST_SIZE: usize = size_of::<grug_model_info>();
 }
 
-fn unsupported(field: &str) -> Error {
-    Error::new(ErrorKind::Unsupported, format!("grug_model_options.{field} is not supported by this version"))
+/// The `user` of the caller, who vouches for it in all threads.
+#[derive(Clone, Copy)]
+struct User(*mut c_void);
+
+// SAFETY: the library only hands it back to the functions that it came with, which the header says may be called from
+// any thread.
+unsafe impl Send for User {}
+// SAFETY: as above.
+unsafe impl Sync for User {}
+
+impl User {
+    /// A method, so that closures capture the whole struct and not the pointer inside.
+    fn pointer(self) -> *mut c_void {
+        self.0
+    }
+}
+
+fn log(function: grug_log_fn, user: User) -> Option<Log> {
+    let function = function?;
+    Some(Log::new(move |level, line| {
+        // SAFETY: the caller vouches for function and user as long as a handle lives (header); the text outlives the call.
+        unsafe { function(user.pointer(), level as u32, line.as_ptr().cast(), line.len()) }
+    }))
+}
+
+fn progress(function: grug_progress_fn, user: User) -> Option<Progress> {
+    let function = function?;
+    // SAFETY: the caller vouches for function and user during the call.
+    Some(Progress::new(move |fraction| unsafe { function(user.pointer(), fraction) } == 0))
 }
 
 /// The model behind a handle.
@@ -113,23 +157,23 @@ unsafe fn read_options(opt: *const grug_model_options) -> Result<ModelOptions> {
         // SAFETY: by contract.
         unsafe { pointer::text(c.device, "grug_model_options.device") }?
     };
-    if c.flags & !(GRUG_MODEL_NO_MMAP | GRUG_MODEL_NO_SELF_CHECK) != 0 {
+    if c.flags & !(GRUG_MODEL_NO_MMAP | GRUG_MODEL_MLOCK | GRUG_MODEL_PORTABLE | GRUG_MODEL_NO_SELF_CHECK)
+        != 0
+    {
         return Err(Error::invalid(format!("grug_model_options.flags: {:#x} has an unknown flag", c.flags)));
     }
-    if c.log.is_some() {
-        return Err(unsupported("log"));
-    }
-    if c.progress.is_some() {
-        return Err(unsupported("progress"));
-    }
+    let user = User(c.user);
     Ok(ModelOptions {
         n_threads: c.n_threads as usize,
         mmap: c.flags & GRUG_MODEL_NO_MMAP == 0,
+        portable: c.flags & GRUG_MODEL_PORTABLE != 0,
+        mlock: c.flags & GRUG_MODEL_MLOCK != 0,
         // SAFETY: by contract.
         cancel: unsafe { token(c.cancel) },
         device: device.into(),
         self_check: c.flags & GRUG_MODEL_NO_SELF_CHECK == 0,
-        ..Default::default()
+        progress: progress(c.progress, user),
+        log: log(c.log, user),
     })
 }
 

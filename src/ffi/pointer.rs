@@ -94,19 +94,28 @@ pub(super) unsafe fn path(pointer: *const c_char, name: &str) -> Result<PathBuf>
     Ok(PathBuf::from(unsafe { text(pointer, name) }?))
 }
 
+/// The room that a caller has for an output: `*len` bytes at `to`, which may be NULL where it is none.
+///
+/// # Safety
+/// `len` is NULL or points to a size.
+pub(super) unsafe fn room(to: *const c_char, len: *mut usize, name: &str) -> Result<usize> {
+    // SAFETY: by contract; not NULL.
+    let room = unsafe { output(len, "len")?.read() };
+    if room > 0 && to.is_null() {
+        return Err(Error::invalid(format!("{name} is NULL, but there is room for {room} bytes")));
+    }
+    Ok(room)
+}
+
 /// Copies bytes to the caller: `*len` is the room in, and the length out. Too little room is `GRUG_ESPACE`, and then
 /// `*len` is the room it takes.
 ///
 /// # Safety
 /// `len` is NULL or points to a size; `to` is NULL or points to `*len` bytes.
 pub(super) unsafe fn copy_out(bytes: &[u8], to: *mut c_char, len: *mut usize, name: &str) -> Result<()> {
-    let len = output(len, "len")?;
-    // SAFETY: by contract; not NULL.
-    let room = unsafe { len.read() };
-    if room > 0 && to.is_null() {
-        return Err(Error::invalid(format!("{name} is NULL, but *len is {room}")));
-    }
-    // SAFETY: by contract; not NULL.
+    // SAFETY: by contract.
+    let room = unsafe { room(to, len, name) }?;
+    // SAFETY: by contract; `room` saw that it is not NULL.
     unsafe { len.write(bytes.len()) };
     if bytes.len() > room {
         return Err(Error::new(ErrorKind::Space, format!("{name} needs {} bytes, not {room}", bytes.len())));

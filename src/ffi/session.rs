@@ -44,7 +44,7 @@ pub struct grug_session_options {
     pub overflow: u32,
     /// Reserved: must be 0.
     pub flags: u32,
-    /// Stops whatever the session is doing. Retained.
+    /// Stops whatever the session is doing, within a few milliseconds of work. Retained.
     pub cancel: *const grug_cancel,
 }
 
@@ -78,7 +78,7 @@ const STOPS_ON_STACK: usize = 16;
 
 /// # Safety
 /// `opt` is as `grug_session_options` says.
-unsafe fn read_options(opt: *const grug_session_options) -> Result<SessionOptions> {
+pub(super) unsafe fn read_options(opt: *const grug_session_options) -> Result<SessionOptions> {
     // SAFETY: by contract.
     let c = unsafe { options::read(opt) }?;
     if c.flags != 0 {
@@ -107,7 +107,7 @@ unsafe fn read_options(opt: *const grug_session_options) -> Result<SessionOption
 ///
 /// # Safety
 /// `s` is NULL or a session that is not freed during the call; `err` is NULL or may be written.
-unsafe fn call(
+pub(super) unsafe fn call(
     s: *const grug_session,
     err: *mut grug_error,
     body: impl FnOnce(&mut State) -> Result<i32>,
@@ -180,6 +180,23 @@ pub unsafe extern "C" fn grug_session_fork(
         call(s, err, |state| {
             let out = pointer::output(out, "out")?;
             out.write(Box::into_raw(new_handle(state.session.fork()?)?));
+            Ok(GRUG_OK)
+        })
+    }
+}
+
+/// From now on this token stops whatever the session is doing; NULL is no token. A fork shares the token of its origin
+/// until it gets one of its own. Retained.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn grug_session_set_cancel(
+    s: *mut grug_session,
+    cancel: *const grug_cancel,
+    err: *mut grug_error,
+) -> grug_status {
+    // SAFETY: the caller keeps the contract of the header for each argument.
+    unsafe {
+        call(s, err, |state| {
+            state.session.set_cancel(token(cancel));
             Ok(GRUG_OK)
         })
     }

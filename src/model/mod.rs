@@ -33,12 +33,18 @@ use crate::cancel::Cancel;
 use crate::checkpoint::{Checkpoint, StoredMatrix};
 use crate::config::{Dropout, ModelConfig, Positions, VOCAB};
 use crate::error::{Error, ErrorKind, Result};
+use crate::hooks::{Log, LogLevel, Progress, say};
 use crate::manifest::ModelTensors;
 use crate::pool::Pool;
 use crate::session::max_saved_bytes;
+use crate::simd::Isa;
 
 /// The metadata entry that names the byte between documents, 0 to 255, where the model learned one.
 pub const END_BYTE_KEY: &str = "grug.end_byte";
+
+/// How much of the progress of loading is for the file, and how much of the rest for locking it in memory.
+const FILE_PART: f32 = 0.5;
+const LOCK_PART: f32 = 0.5;
 
 /// How a model is loaded.
 #[derive(Debug, Clone)]
@@ -50,6 +56,8 @@ pub struct ModelOptions {
     /// Compute logits whose bits are the same on every machine, instruction set and thread count, however bytes are
     /// fed: on the CPU, with scalar kernels in a fixed order. Slower. Compression needs it.
     pub portable: bool,
+    /// Keep the file's bytes in memory: the system may not page them out. Refused where the system's limit is lower.
+    pub mlock: bool,
     /// Stops loading when triggered.
     pub cancel: Option<Cancel>,
     /// What sessions run on, by name: `cpu` (the default), `wgpu:0`, `cuda:0`, or `auto` for the best there is
@@ -57,6 +65,10 @@ pub struct ModelOptions {
     pub device: String,
     /// On another device than the CPU: compare a few bytes' logits with the CPU's, and fail where they differ.
     pub self_check: bool,
+    /// Hears how far loading is.
+    pub progress: Option<Progress>,
+    /// Receives the log of the model and of its sessions. The library prints nothing.
+    pub log: Option<Log>,
 }
 
 impl Default for ModelOptions {
@@ -65,17 +77,24 @@ impl Default for ModelOptions {
             n_threads: 0,
             mmap: true,
             portable: false,
+            mlock: false,
             cancel: None,
             device: "cpu".into(),
             self_check: true,
+            progress: None,
+            log: None,
         }
     }
 }
 
 impl ModelOptions {
-    /// An error where loading was canceled; asked between the steps of it.
-    fn check(&self) -> Result<()> {
-        self.cancel.as_ref().map_or(Ok(()), Cancel::check)
+    /// Loading has come this far. An error where it was canceled.
+    fn step(&self, fraction: f32) -> Result<()> {
+        self.cancel.as_ref().map_or(Ok(()), Cancel::check)?;
+        if self.progress.as_ref().is_some_and(|progress| !progress.report(fraction)) {
+            return Err(Error::new(ErrorKind::Canceled, "loading was canceled by the progress function"));
+        }
+        Ok(())
     }
 }
 
@@ -109,6 +128,7 @@ struct Inner {
     n_params: u64,
     end_byte: Option<u8>,
     fingerprint: OnceLock<u64>,
+    log: Option<Log>,
 }
 
 /// Immutable weights and the threads that compute with them. Clones share both.
@@ -120,34 +140,63 @@ pub struct Model {
 impl Model {
     /// Loads a model file.
     pub fn load(path: &Path, options: &ModelOptions) -> Result<Model> {
-        options.check()?;
-        let file = if options.mmap { Checkpoint::open(path) } else { Checkpoint::open_copied(path) }?;
-        Model::from_checkpoint(file, options).map_err(|e| e.in_file(path))
+        options.step(0.0)?;
+        let file = if options.mmap {
+            Checkpoint::open(path)?
+        } else {
+            Checkpoint::read(path, |part| options.step(part * FILE_PART))?
+        };
+        Model::build(file, options).map_err(|e| e.in_file(path))
     }
 
     /// Makes a model of an open checkpoint.
     pub fn from_checkpoint(file: Checkpoint, options: &ModelOptions) -> Result<Model> {
-        options.check()?;
+        options.step(0.0)?;
+        Model::build(file, options)
+    }
+
+    /// The second part of loading.
+    fn build(mut file: Checkpoint, options: &ModelOptions) -> Result<Model> {
+        options.step(FILE_PART)?;
+        let after = |part: f32| options.step(FILE_PART + part * (1.0 - FILE_PART));
+        if options.mlock {
+            file.lock(|part| after(part * LOCK_PART))?;
+        }
+        let log = options.log.as_ref();
         let file = Arc::new(file);
         let config = file.config();
         let specs = ModelTensors::specs(config);
+        say(log, LogLevel::Info, || {
+            let (parameters, bytes) = (ModelTensors::count_parameters(config), file.weight_bytes());
+            format!("model: {parameters} parameters in {bytes} bytes, {}", file.place())
+        });
+        if !file.is_aligned() {
+            let line =
+                || "model: its weights are not aligned to 4 bytes where they lie, so they are copied".into();
+            say(log, LogLevel::Warn, line);
+        }
         let end_byte = match file.metadata().get(END_BYTE_KEY) {
             Some(text) => Some(text.parse().map_err(|_| {
                 Error::format(format!("metadata {END_BYTE_KEY:?} is {text:?}, not a byte 0 to 255"))
             })?),
             None => None,
         };
+        let pool = Arc::new(Pool::new(options.n_threads)?);
+        let embedding = Embedding::load(&file, &specs)?;
+        let conv_frontend = ConvFrontend::load(&file, config, &specs.conv_frontend)?;
+        after(0.6)?;
+        let streams = Streams::load(&file, config, &specs)?;
+        after(0.9)?;
         let graph = Graph {
-            pool: Arc::new(Pool::new(options.n_threads)?),
+            pool,
             quantized_cols: file.quantized_cols(),
             portable: options.portable,
-            embedding: Embedding::load(&file, &specs)?,
-            conv_frontend: ConvFrontend::load(&file, config, &specs.conv_frontend)?,
-            streams: Streams::load(&file, config, &specs)?,
+            embedding,
+            conv_frontend,
+            streams,
             head: Head::load(&file, config, &specs)?,
             first_layer: OnceLock::new(),
         };
-        options.check()?;
         let n_params = ModelTensors::count_parameters(config) as u64;
         let graph = Arc::new(graph);
         let device = match options.device.as_str() {
@@ -161,9 +210,23 @@ impl Model {
         if options.self_check {
             device.check(&graph, config)?;
         }
-        options.check()?;
+        say(log, LogLevel::Info, || {
+            let isa = if options.portable { Isa::Scalar } else { Isa::current() };
+            let threads = graph.pool.n_threads();
+            let portable = if options.portable { ", portable" } else { "" };
+            format!("computing on {}: {threads} threads, {}{portable}", device.device(), isa.name())
+        });
+        options.step(1.0)?;
         Ok(Model {
-            inner: Arc::new(Inner { device, graph, n_params, end_byte, file, fingerprint: OnceLock::new() }),
+            inner: Arc::new(Inner {
+                device,
+                graph,
+                n_params,
+                end_byte,
+                file,
+                fingerprint: OnceLock::new(),
+                log: options.log.clone(),
+            }),
         })
     }
 
@@ -253,7 +316,11 @@ impl Model {
 
     /// A new state for a context of `context` bytes on this model's device.
     pub(crate) fn new_engine(&self, context: usize) -> Result<Box<dyn Engine>> {
-        self.inner.device.new_engine(&self.inner.graph, self.config(), context)
+        let engine = self.inner.device.new_engine(&self.inner.graph, self.config(), context)?;
+        say(self.inner.log.as_ref(), LogLevel::Debug, || {
+            format!("session: a context of {context} bytes, {} bytes of state", engine.state_bytes())
+        });
+        Ok(engine)
     }
 
     /// One pass over exactly this input, without window, padding or start byte: the logits of the byte that follows.

@@ -43,6 +43,26 @@ void test_cancel(void) {
     OK(grug_session_generate(session, NULL, NULL, 0, buf, 64, &n, &err));
     CHECK(n == 64 && grug_session_position(session) == 66);
 
+    /* A fork has the token of its origin, until it gets another one or none. */
+    {
+        grug_session *fork = NULL;
+        grug_cancel *own = grug_cancel_new();
+        OK(grug_session_fork(session, &fork, &err));
+        grug_cancel_trigger(cancel);
+        FAILS(GRUG_ECANCELED, "cancel", grug_session_next(fork, NULL, &err));
+        OK(grug_session_set_cancel(fork, own, &err));
+        CHECK(grug_session_next(fork, NULL, NULL) >= 0);
+        grug_cancel_reset(cancel);
+        grug_cancel_trigger(own);
+        FAILS(GRUG_ECANCELED, "cancel", grug_session_next(fork, NULL, &err));
+        CHECK(grug_session_next(session, NULL, NULL) >= 0);
+        OK(grug_session_set_cancel(fork, NULL, &err));
+        grug_cancel_free(own);
+        CHECK(grug_session_next(fork, NULL, NULL) >= 0);
+        FAILS(GRUG_EINVAL, "s is NULL", grug_session_set_cancel(NULL, cancel, &err));
+        grug_session_free(fork);
+    }
+
     /* The handle may go while a session uses the token. */
     grug_cancel_trigger(cancel);
     grug_cancel_free(cancel);

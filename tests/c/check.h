@@ -61,4 +61,8 @@ void test_state(void);
 void test_sampler(void);
 void test_cancel(void);
 void test_threads(void);
+void test_grammar(void);
+void test_compress(void);
+void test_hooks(void);
+void test_fork(void);
 #endif

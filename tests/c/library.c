@@ -47,6 +47,7 @@ void test_library(void) {
     grug_session_free(NULL);
     grug_sampler_free(NULL);
     grug_cancel_free(NULL);
+    grug_grammar_free(NULL);
     grug_cancel_trigger(NULL);
     grug_cancel_reset(NULL);
     CHECK(grug_session_position(NULL) == 0);

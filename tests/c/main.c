@@ -43,6 +43,10 @@ int main(int argc, char **argv) {
     test_sampler();
     test_cancel();
     test_threads();
+    test_grammar();
+    test_compress();
+    test_hooks();
+    test_fork();
     puts("C API: all passed");
     return 0;
 }

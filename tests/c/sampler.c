@@ -26,6 +26,69 @@ static void draw(grug_sampler_options options, int counts[256]) {
     grug_sampler_free(sampler);
 }
 
+/* The options that look at more than the logits of one byte. */
+static void more_options(void) {
+    static float bias[256];
+    grug_sampler_options options = { .temperature = 1 };
+    grug_sampler *sampler = NULL;
+    float logits[256];
+    int counts[256], i;
+
+    bias['a'] = -INFINITY;
+    bias['b'] = logf(2.0f); /* as likely as 'a' was */
+    options.bias = bias;
+    draw(options, counts);
+    CHECK(counts['a'] == 0 && counts['b'] > 900 && counts['b'] < 1600);
+    options.bias = NULL;
+
+    /* The entropy is about 1.97 bits: the byte with a surprise of 2 is the typical one. */
+    options.typical_p = 0.2f;
+    draw(options, counts);
+    CHECK(counts['b'] == 2000);
+    options.typical_p = 0;
+
+    /* A low surprise: only the likeliest bytes are left. */
+    options.mirostat_tau = 0.5f;
+    draw(options, counts);
+    CHECK(counts['a'] > 1200);
+    options.mirostat_tau = 0;
+
+    /* Greedy, but what was picked is penalized, until it leaves the window. */
+    options.size = sizeof options;
+    options.temperature = 0;
+    options.penalty_window = 2;
+    options.presence_penalty = 10;
+    OK(grug_sampler_new(&options, &sampler, &err));
+    falling(logits);
+    for (i = 0; i < 30; i++) CHECK(grug_sampler_pick(sampler, logits, NULL) == 'a' + i % 3);
+    grug_sampler_free(sampler);
+    options.presence_penalty = 0;
+    options.penalty_window = 100;
+    options.frequency_penalty = 0.7f; /* a little more than ln 2: as 'b' after one 'a' */
+    OK(grug_sampler_new(&options, &sampler, &err));
+    CHECK(grug_sampler_pick(sampler, logits, NULL) == 'a' && grug_sampler_pick(sampler, logits, NULL) == 'b');
+    grug_sampler_free(sampler);
+    options.frequency_penalty = 0;
+    options.repeat_penalty = 2; /* multiplies negative logits */
+    for (i = 0; i < 8; i++) logits['a' + i] -= 1;
+    OK(grug_sampler_new(&options, &sampler, &err));
+    CHECK(grug_sampler_pick(sampler, logits, NULL) == 'a' && grug_sampler_pick(sampler, logits, NULL) == 'b');
+    grug_sampler_free(sampler);
+
+    /* Half a character is not left alone: after 0xC3 comes what continues it, however unlikely. */
+    memset(&options, 0, sizeof options);
+    options.size = sizeof options;
+    options.flags = GRUG_SAMPLE_UTF8;
+    OK(grug_sampler_new(&options, &sampler, &err));
+    for (i = 0; i < 256; i++) logits[i] = -(float)i;
+    logits[0xC3] = 1;
+    CHECK(grug_sampler_pick(sampler, logits, NULL) == 0xC3);
+    CHECK(grug_sampler_pick(sampler, logits, NULL) == 0x80);
+    logits[0xC3] = -1000;
+    CHECK(grug_sampler_pick(sampler, logits, NULL) == 0);
+    grug_sampler_free(sampler);
+}
+
 void test_sampler(void) {
     grug_sampler_options options;
     grug_sampler *sampler = NULL;
@@ -72,4 +135,6 @@ void test_sampler(void) {
     options.temperature = 0.01f;
     draw(options, counts);
     CHECK(counts['a'] == 2000);
+
+    more_options();
 }

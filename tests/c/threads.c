@@ -2,7 +2,9 @@
 #define _POSIX_C_SOURCE 200809L
 #include "check.h"
 
+#include <dirent.h>
 #include <pthread.h>
+#include <unistd.h>
 
 enum { N_THREADS = 4, BYTES = 2 * CONTEXT };
 
@@ -108,7 +110,45 @@ static void busy(void) {
     grug_model_free(model);
 }
 
+/* How many threads this process has whose name begins so; -1 where the system does not say. */
+static int named(const char *begin) {
+    DIR *tasks = opendir("/proc/self/task");
+    struct dirent *task;
+    int n = 0;
+    if (tasks == NULL) return -1;
+    while ((task = readdir(tasks)) != NULL) {
+        char path[300], name[64] = "";
+        FILE *file;
+        snprintf(path, sizeof path, "/proc/self/task/%s/comm", task->d_name);
+        if ((file = fopen(path, "r")) == NULL) continue;
+        if (fgets(name, sizeof name, file) != NULL) n += strncmp(name, begin, strlen(begin)) == 0;
+        fclose(file);
+    }
+    closedir(tasks);
+    return n;
+}
+
+/* The workers of a model have names, and are gone when its last handle is. */
+static void workers(void) {
+    grug_model *model;
+    grug_session *session;
+    if (named("") < 1) return;
+    CHECK(named("grug-") == 0);
+    model = load_model(1);
+    CHECK(named("grug-") == 0);
+    grug_model_free(model);
+    model = load_model(4);
+    CHECK(named("grug-") == 3 && named("grug-3") == 1);
+    session = new_session(model, GRUG_OVERFLOW_SLIDE, NULL);
+    grug_model_free(model);
+    CHECK(named("grug-") == 3);
+    feed(session, "still there");
+    grug_session_free(session);
+    CHECK(named("grug-") == 0);
+}
+
 void test_threads(void) {
+    workers();
     many_sessions(1);
     many_sessions(3);
     busy();

@@ -176,6 +176,10 @@ static void cancellation(const grug::model &model) {
     }
     helper.join();
     CHECK(stopped && written < buffer.size() && session.position() == 1 + written);
+    session.clear_cancel();
+    session.feed("x");
+    session.set_cancel(cancel);
+    fails(GRUG_ECANCELED, "cancel", [&] { session.feed("!"); });
     cancel.reset();
     session.feed("y");
 
@@ -195,13 +199,108 @@ static void cancellation(const grug::model &model) {
 #endif
 }
 
+static void grammars(const grug::model &model) {
+    fails(GRUG_EFORMAT, "", [] { grug::grammar::regex("("); });
+    fails(GRUG_EFORMAT, "root", [] { grug::grammar::gbnf("a ::= \"b\""); });
+    fails(GRUG_EUNSUPPORTED, "multipleOf", [] { grug::grammar::json_schema("{\"multipleOf\": 3}"); });
+    grug::session session(model);
+    grug::sampler_options options;
+    options.temperature = 1;
+    {
+        const grug::grammar grammar = grug::grammar::regex("[0-9]{3}-(yes|no)");
+        options.grammar = grammar.get();
+        grug::sampler sampler(options);
+        options.grammar = nullptr;
+        sampler.accept('7');
+        fails(GRUG_EDEADEND, "byte 45", [&] { sampler.accept('-'); });
+        const grug::allowed next = sampler.allowed();
+        CHECK(!next.complete && next.bytes.count() == 10 && next.bytes['0'] && !next.bytes['a']);
+        const std::string text = session.generate(100, sampler);
+        CHECK(text.substr(2) == "-yes" || text.substr(2) == "-no");
+        CHECK(sampler.allowed().complete && sampler.allowed().bytes.none());
+    }
+    std::array<float, 256> bias = {};
+    bias.fill(-INFINITY);
+    bias['x'] = 0;
+    options.bias = bias.data();
+    grug::sampler only(options);
+    CHECK(session.generate(5, only) == "xxxxx");
+}
+
+static void compression(const char *path, const grug::model &ordinary) {
+    grug::model_options options;
+    options.flags = GRUG_MODEL_PORTABLE;
+    const grug::model model = grug::model::load(path, options);
+    grug::session session(model);
+    grug::sampler greedy;
+    const std::string text = session.generate(300, greedy);
+    const std::vector<std::uint8_t> archive = model.compress(text), back = model.decompress(archive);
+    CHECK(archive.size() < 200 && std::string(back.begin(), back.end()) == text);
+    CHECK(model.decompress(model.compress("")).empty());
+    fails(GRUG_ESPACE, "300", [&] { model.decompress(archive, 299); });
+    fails(GRUG_EFORMAT, "archive", [&] { model.decompress("no archive"); });
+    fails(GRUG_EUNSUPPORTED, "portable", [&] { ordinary.compress(text); });
+}
+
+static void hooks(const char *path) {
+    std::vector<std::string> lines;
+    float last = -1;
+    grug::model_options options;
+    options.on_log = [&](std::uint32_t level, const std::string &line) {
+        CHECK(level >= GRUG_LOG_ERROR && level <= GRUG_LOG_DEBUG);
+        lines.push_back(line);
+    };
+    options.on_progress = [&](float fraction) {
+        CHECK(fraction >= last);
+        last = fraction;
+        return true;
+    };
+    {
+        grug::model model = grug::model::load(path, options);
+        CHECK(last >= 1 && lines.size() == 2);
+        grug::session session(model);
+        CHECK(lines.size() == 3 && lines[2].find("session") == 0);
+    }
+    options.on_progress = [](float) { return false; };
+    fails(GRUG_ECANCELED, "progress", [&] { grug::model::load(path, options); });
+    options.on_progress = [](float) -> bool { throw std::runtime_error("enough"); };
+    options.on_log = [](std::uint32_t, const std::string &) { throw std::runtime_error("nobody hears this"); };
+    try {
+        grug::model::load(path, options);
+        CHECK(false);
+    } catch (const std::runtime_error &e) {
+        CHECK(std::strcmp(e.what(), "enough") == 0);
+    }
+    options.on_progress = nullptr;
+    grug::model::load(path, options);
+}
+
+static void batches(const grug::model &model) {
+    grug::session a(model), b(model), c(model), alone(model);
+    grug::sampler picks = warm(3), same = warm(3);
+    a.feed("same");
+    b.feed("other");
+    alone.feed("same");
+    for (int i = 0; i < 20; i++) {
+        const std::vector<std::int32_t> bytes = grug::next_batch({&a, &b, &c}, {&picks, nullptr, nullptr}, {-1, -1, 'x'});
+        CHECK(bytes.size() == 3 && bytes[0] == alone.next(same) && bytes[1] >= 0 && bytes[2] == 'x');
+    }
+    CHECK(c.position() == 20 && grug::next_batch({&a, &b, &c}).size() == 3 && grug::next_batch({}).empty());
+    fails(GRUG_EBUSY, "session 1", [&] { grug::next_batch({&a, &a}); });
+    fails(GRUG_EINVAL, "as many", [&] { grug::next_batch({&a, &b}, {&picks}); });
+}
+
 int main(int argc, char **argv) {
     CHECK(argc == 3);
     models(argv[1]);
+    hooks(argv[1]);
     const grug::model model = grug::model::load(argv[1]);
     sessions(model);
     state(model);
     cancellation(model);
+    grammars(model);
+    compression(argv[1], model);
+    batches(model);
 
     grug::session ends(grug::model::load(argv[2]));
     grug::sampler sampler = warm(1);
