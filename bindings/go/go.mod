@@ -1,3 +1,3 @@
-module grug
+module example.com/grug/bindings/go
 
 go 1.24

@@ -18,7 +18,7 @@ import (
 // GRUG_TEST_MODEL names a small model with a context of 32 bytes, GRUG_TEST_MODEL_END one with the end byte 10.
 func load1(t *testing.T) *Model {
 	t.Helper()
-	return must(Load(os.Getenv("GRUG_TEST_MODEL"), &ModelOptions{Threads: 1}))
+	return must(Load(context.Background(), os.Getenv("GRUG_TEST_MODEL"), &ModelOptions{Threads: 1}))
 }
 
 func must[T any](value T, err error) T {
@@ -47,7 +47,7 @@ func TestModels(t *testing.T) {
 		t.Error(m.Metadata())
 	}
 	file := must(os.ReadFile(os.Getenv("GRUG_TEST_MODEL")))
-	a, b := must(m.NewSession(nil)), must(must(LoadBytes(file, nil)).NewSession(nil))
+	a, b := must(m.NewSession(nil)), must(must(LoadBytes(context.Background(), file, nil)).NewSession(nil))
 	if must(a.Logits()) != must(b.Logits()) {
 		t.Error("a copy of the file says something else")
 	}
@@ -64,20 +64,20 @@ func TestModels(t *testing.T) {
 }
 
 func TestErrors(t *testing.T) {
-	_, err := Load("no-such-model", nil)
+	_, err := Load(context.Background(), "no-such-model", nil)
 	if !errors.Is(err, ErrIO) || errors.Is(err, ErrFull) || !strings.Contains(err.Error(), "no-such-model") {
 		t.Error(err)
 	}
-	if _, err = LoadBytes([]byte("no model"), nil); !errors.Is(err, ErrFormat) {
+	if _, err = LoadBytes(context.Background(), []byte("no model"), nil); !errors.Is(err, ErrFormat) {
 		t.Error(err)
 	}
-	if _, err = LoadBytes(nil, nil); !errors.Is(err, ErrFormat) {
+	if _, err = LoadBytes(context.Background(), nil, nil); !errors.Is(err, ErrFormat) {
 		t.Error(err)
 	}
 	if _, err = NewSampler(SamplerOptions{Temperature: -1}); !errors.Is(err, ErrInvalid) {
 		t.Error(err)
 	}
-	if _, err = Load(os.Getenv("GRUG_TEST_MODEL"), &ModelOptions{Device: "cuda:9"}); !errors.Is(err, ErrDevice) {
+	if _, err = Load(context.Background(), os.Getenv("GRUG_TEST_MODEL"), &ModelOptions{Device: "cuda:9"}); !errors.Is(err, ErrDevice) {
 		t.Error(err)
 	}
 	s := must(load1(t).NewSession(&SessionOptions{NoSlide: true}))
@@ -135,7 +135,7 @@ func TestStops(t *testing.T) {
 	if _, err := io.ReadAll(s.Reader(context.Background(), nil, Generation{Stops: [][]byte{nil}})); !errors.Is(err, ErrInvalid) {
 		t.Error(err)
 	}
-	ends := must(must(Load(os.Getenv("GRUG_TEST_MODEL_END"), nil)).NewSession(nil))
+	ends := must(must(Load(context.Background(), os.Getenv("GRUG_TEST_MODEL_END"), nil)).NewSession(nil))
 	r = ends.Reader(context.Background(), warm(0), Generation{})
 	if got := must(io.ReadAll(r)); got[len(got)-1] != 10 || r.Reason != StopEndByte {
 		t.Error(got, r.Reason)

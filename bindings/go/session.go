@@ -7,9 +7,6 @@ import "C"
 
 import (
 	"context"
-	"fmt"
-	"io"
-	"iter"
 	"runtime"
 	"sync"
 	"unsafe"
@@ -37,22 +34,14 @@ type Session struct {
 type sessionHandles struct {
 	session *C.grug_session
 	cancel  *C.grug_cancel
+	hooks   *hooks
 }
 
 func (h sessionHandles) free() {
 	C.grug_session_free(h.session)
 	C.grug_cancel_free(h.cancel)
+	h.hooks.release()
 }
-
-// Why generation paused.
-type StopReason int
-
-const (
-	StopCapacity StopReason = C.GRUG_STOP_CAPACITY // as many bytes as were asked for
-	StopEndByte  StopReason = C.GRUG_STOP_END_BYTE // the model ended the document
-	StopSequence StopReason = C.GRUG_STOP_SEQUENCE // a stop sequence appeared; it is included
-	StopGrammar  StopReason = C.GRUG_STOP_GRAMMAR  // the grammar is complete
-)
 
 // NewSession makes an empty session. options may be nil.
 func (m *Model) NewSession(options *SessionOptions) (*Session, error) {
@@ -70,15 +59,48 @@ func (m *Model) NewSession(options *SessionOptions) (*Session, error) {
 		}
 	}
 	var handle *C.grug_session
+	var hooks *hooks
 	var e C.grug_error
-	err := m.use(func(h *C.grug_model) error { return check(C.grug_session_new(h, &c, &handle, &e), &e) })
+	err := m.use(func(h *C.grug_model) error {
+		hooks = m.handles.hooks.retain()
+		return check(C.grug_session_new(h, &c, &handle, &e), &e)
+	})
 	if err != nil {
 		C.grug_cancel_free(cancel)
+		hooks.release()
 		return nil, err
 	}
-	s := &Session{handles: sessionHandles{handle, cancel}}
-	s.cleanup = runtime.AddCleanup(s, sessionHandles.free, s.handles)
-	return s, nil
+	return newSession(sessionHandles{handle, cancel, hooks}), nil
+}
+
+func newSession(handles sessionHandles) *Session {
+	s := &Session{handles: handles}
+	s.cleanup = runtime.AddCleanup(s, sessionHandles.free, handles)
+	return s
+}
+
+// Fork makes an independent session at this position.
+func (s *Session) Fork() (*Session, error) {
+	cancel := C.grug_cancel_new()
+	if cancel == nil {
+		return nil, &Error{Status: C.GRUG_ENOMEM}
+	}
+	var fork *C.grug_session
+	var hooks *hooks
+	var e C.grug_error
+	err := s.use(context.Background(), func(h *C.grug_session) error {
+		if err := check(C.grug_session_fork(h, &fork, &e), &e); err != nil {
+			return err
+		}
+		hooks = s.handles.hooks.retain()
+		// A fork shares the token of its origin; contexts need one for each.
+		return check(C.grug_session_set_cancel(fork, cancel, &e), &e)
+	})
+	if err != nil {
+		sessionHandles{fork, cancel, hooks}.free()
+		return nil, err
+	}
+	return newSession(sessionHandles{fork, cancel, hooks}), nil
 }
 
 // use lends the session to a call, which ctx may cancel.
@@ -90,23 +112,7 @@ func (s *Session) use(ctx context.Context, call func(*C.grug_session) error) err
 	if s.handles.session == nil {
 		return ErrClosed
 	}
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	triggered := make(chan struct{})
-	stop := context.AfterFunc(ctx, func() {
-		C.grug_cancel_trigger(s.handles.cancel)
-		close(triggered)
-	})
-	err := call(s.handles.session)
-	if !stop() {
-		<-triggered
-		C.grug_cancel_reset(s.handles.cancel)
-		if e, ok := err.(*Error); ok && e.Is(ErrCanceled) {
-			return fmt.Errorf("%w: %w", context.Cause(ctx), err)
-		}
-	}
-	return err
+	return cancelable(ctx, s.handles.cancel, func() error { return call(s.handles.session) })
 }
 
 // Close frees the session, after the call that uses it.
@@ -167,110 +173,11 @@ func (s *Session) Next(ctx context.Context, sampler *Sampler) (byte, error) {
 	return byte(next), err
 }
 
-// Generation says when to stop, and how to stream.
-type Generation struct {
-	// MaxBytes ends the text after as many; 0 = no limit.
-	MaxBytes int64
-	// Stops end the text after one of them appeared; 1 to 256 bytes each.
-	Stops [][]byte
-	// ChunkBytes is how many bytes a Read waits for at most; 0 = 1, so that a reader sees each byte at once.
-	ChunkBytes int
-}
-
-// generate fills a buffer.
-func (s *Session) generate(
-	ctx context.Context, sampler *Sampler, stops [][]byte, p []byte,
-) (n int, reason StopReason, err error) {
-	var pinner runtime.Pinner
-	defer pinner.Unpin()
-	list := make([]C.grug_bytes, len(stops))
-	for i, stop := range stops {
-		list[i] = C.grug_bytes{data: data(stop), len: C.size_t(len(stop))}
-		if len(stop) > 0 {
-			pinner.Pin(unsafe.SliceData(stop))
-		}
-	}
-	var e C.grug_error
-	var written C.size_t
-	err = s.use(ctx, func(h *C.grug_session) error {
-		return sampler.use(func(picks *C.grug_sampler) error {
-			status := C.grug_session_generate(h, picks, unsafe.SliceData(list), C.size_t(len(list)),
-				data(p), C.size_t(len(p)), &written, &e)
-			reason = StopReason(status)
-			return check(status, &e)
-		})
-	})
-	return int(written), reason, err
-}
-
-// Reader is text as the model writes it: each Read generates. It ends with io.EOF after MaxBytes bytes, a stop sequence or
-// the end byte, and with an error when ctx is done. Reason says why.
-type Reader struct {
-	// Reason is why the text ended, once Read has returned io.EOF.
-	Reason  StopReason
-	ctx     context.Context
-	session *Session
-	sampler *Sampler
-	g       Generation
-	done    int64
-	ended   bool
-}
-
-// Reader makes a reader of what the model writes. A nil sampler is greedy.
-func (s *Session) Reader(ctx context.Context, sampler *Sampler, g Generation) *Reader {
-	return &Reader{ctx: ctx, session: s, sampler: sampler, g: g}
-}
-
-// Read implements io.Reader.
-func (r *Reader) Read(p []byte) (int, error) {
-	if len(p) == 0 {
-		return 0, nil
-	}
-	if r.ended || (r.g.MaxBytes > 0 && r.done >= r.g.MaxBytes) {
-		return 0, io.EOF
-	}
-	p = p[:min(len(p), max(r.g.ChunkBytes, 1))]
-	if r.g.MaxBytes > 0 {
-		p = p[:min(int64(len(p)), r.g.MaxBytes-r.done)]
-	}
-	n, reason, err := r.session.generate(r.ctx, r.sampler, r.g.Stops, p)
-	r.done += int64(n)
-	if err == nil {
-		r.Reason = reason
-		r.ended = reason != StopCapacity
-	}
-	return n, err
-}
-
-// Bytes iterates over the text as the model writes it; the error, if any, comes last.
-//
-//	for b, err := range session.Bytes(ctx, sampler, grug.Generation{MaxBytes: 100}) { … }
-func (s *Session) Bytes(ctx context.Context, sampler *Sampler, g Generation) iter.Seq2[byte, error] {
-	return func(yield func(byte, error) bool) {
-		g.ChunkBytes = 1
-		reader := s.Reader(ctx, sampler, g)
-		var one [1]byte
-		for {
-			n, err := reader.Read(one[:])
-			if n > 0 && !yield(one[0], nil) {
-				return
-			}
-			if err == io.EOF {
-				return
-			}
-			if err != nil {
-				yield(0, err)
-				return
-			}
-		}
-	}
-}
-
 // Score feeds bytes and says how surprising they are together, in nats; divide by ln 2 for bits. nats may be nil, or
 // receives those of each byte.
 func (s *Session) Score(ctx context.Context, p []byte, nats []float32) (float64, error) {
 	if nats != nil && len(nats) != len(p) {
-		return 0, &Error{Status: C.GRUG_EINVAL, Message: fmt.Sprintf("%d numbers for %d bytes", len(nats), len(p))}
+		return 0, invalid("%d numbers for %d bytes", len(nats), len(p))
 	}
 	var e C.grug_error
 	var total C.double

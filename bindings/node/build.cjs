@@ -2,7 +2,7 @@
 // prefix of scripts/install), else pkg-config.
 'use strict';
 const { execFileSync } = require('node:child_process');
-const { existsSync } = require('node:fs');
+const { existsSync, readdirSync } = require('node:fs');
 const path = require('node:path');
 
 const headers = [
@@ -25,12 +25,14 @@ if (!prefix) {
   }
 }
 
+const folder = path.join(__dirname, 'src');
+const sources = readdirSync(folder).filter((name) => name.endsWith('.c')).map((name) => path.join(folder, name));
 const system = process.platform === 'darwin' ? ['-undefined', 'dynamic_lookup'] : ['-lpthread', '-ldl', '-lm'];
 execFileSync(
   process.env.CC || 'cc',
   [
     '-std=c11', '-Wall', '-Wextra', '-O2', '-fPIC', '-shared', '-DNAPI_VERSION=8', '-DGRUG_STATIC',
-    `-I${headers}`, `-I${path.join(prefix, 'include')}`, path.join(__dirname, 'src/addon.c'),
+    `-I${headers}`, `-I${path.join(prefix, 'include')}`, ...sources,
     '-o', path.join(__dirname, 'grug.node'), path.join(prefix, 'lib/libgrug.a'), ...system,
   ],
   { stdio: 'inherit' },

@@ -1,7 +1,12 @@
-// Classes on the native calls of src/addon.c.
+// Classes on the native calls of src/.
 'use strict';
 const native = require('./grug.node');
 
+const FLAGS = { mmap: 1, mlock: 2, portable: 4 };
+const GRAMMARS = { regex: 1, gbnf: 2, jsonSchema: 3 };
+const LOG_LEVELS = [undefined, 'error', 'warn', 'info', 'debug'];
+/** How often loading is asked how far it is, in milliseconds. */
+const PROGRESS_EVERY = 20;
 const STOP_REASONS = ['capacity', 'end-byte', 'sequence', 'grammar'];
 const encoder = new TextEncoder();
 
@@ -34,11 +39,82 @@ class Handle {
   }
 }
 
+/** What the library has to say: written by any thread, and handed on here when the call that made it is over. */
+class Log {
+  #native = native.logNew();
+  #write;
+  constructor(write) {
+    this.#write = write;
+  }
+  get native() {
+    return this.#native;
+  }
+  get isWanted() {
+    return this.#write !== undefined;
+  }
+  get progress() {
+    return native.logProgress(this.#native);
+  }
+  flush() {
+    if (!this.#write) return;
+    const lines = native.logTake(this.#native);
+    for (let i = 0; i < lines.length; i += 2) this.#write(LOG_LEVELS[lines[i]], lines[i + 1]);
+  }
+}
+
+/** Runs a call that a token of the library stops, and triggers that when `signal` aborts. */
+async function abortable(signal, tokens, call) {
+  signal?.throwIfAborted();
+  const abort = () => tokens.forEach((token) => native.cancelTrigger(token));
+  signal?.addEventListener('abort', abort, { once: true });
+  try {
+    return await call();
+  } catch (error) {
+    if (signal?.aborted && error.code === 'GRUG_ECANCELED') {
+      // What the platform's own calls throw; the call's error is its cause where there is room for one.
+      const reason = signal.reason;
+      if (reason instanceof Error && reason.cause === undefined && Object.isExtensible(reason)) reason.cause = error;
+      throw reason;
+    }
+    throw error;
+  } finally {
+    signal?.removeEventListener('abort', abort);
+    if (signal?.aborted) tokens.forEach((token) => native.cancelReset(token));
+  }
+}
+
 class Model extends Handle {
-  static async load(source, { threads = 0, mmap = true } = {}) {
+  #log;
+  constructor(handle, log) {
+    super(handle);
+    this.#log = log;
+  }
+  get _log() {
+    return this.#log;
+  }
+
+  static async load(source, { threads = 0, mmap = true, mlock = false, portable = false, signal, onProgress, log } = {}) {
     check(Number.isInteger(threads) && threads >= 0, 'threads must be 0 or more');
     const from = source instanceof URL ? require('node:url').fileURLToPath(source) : source;
-    return new Model(await native.modelLoad(typeof from === 'string' ? from : toBytes(from), threads, mmap ? 0 : 1));
+    const flags = (mmap ? 0 : FLAGS.mmap) | (mlock ? FLAGS.mlock : 0) | (portable ? FLAGS.portable : 0);
+    const token = native.cancelNew();
+    const to = new Log(log);
+    let reported = -1;
+    const report = () => {
+      const now = to.progress;
+      if (now > reported) onProgress((reported = now));
+    };
+    const timer = onProgress && setInterval(report, PROGRESS_EVERY);
+    try {
+      const handle = await abortable(signal, [token], () =>
+        native.modelLoad(typeof from === 'string' ? from : toBytes(from), threads, flags, token, to.native, to.isWanted),
+      );
+      if (onProgress) report();
+      return new Model(handle, to);
+    } finally {
+      clearInterval(timer);
+      to.flush();
+    }
   }
   get info() {
     const { endByte, ...info } = native.modelInfo(this._native);
@@ -50,58 +126,146 @@ class Model extends Handle {
   createSession(options) {
     return new Session(this, options);
   }
+  compress(data, { maxContext = 0, signal } = {}) {
+    const token = native.cancelNew();
+    return abortable(signal, [token], () => native.modelCompress(this._native, toBytes(data), maxContext, token));
+  }
+  decompress(archive, { maxBytes = 2 ** 30, signal } = {}) {
+    const token = native.cancelNew();
+    return abortable(signal, [token], () => native.modelDecompress(this._native, toBytes(archive), maxBytes, token));
+  }
+}
+
+class Grammar extends Handle {
+  constructor(kind, source) {
+    check(kind in GRAMMARS, 'kind must be "regex", "gbnf" or "jsonSchema"');
+    super(native.grammarNew(GRAMMARS[kind], toBytes(source)));
+  }
+  static regex(source) {
+    return new Grammar('regex', source instanceof RegExp ? source.source : source);
+  }
+  static gbnf(source) {
+    return new Grammar('gbnf', source);
+  }
+  static jsonSchema(source) {
+    return new Grammar('jsonSchema', typeof source === 'string' ? source : JSON.stringify(source));
+  }
+}
+
+/** 256 logits, of an array of them or of those of some bytes. */
+function biasOf(bias) {
+  if (bias == null) return null;
+  if (ArrayBuffer.isView(bias) || Array.isArray(bias)) return Float32Array.from(bias);
+  const logits = new Float32Array(256);
+  for (const [byte, value] of bias instanceof Map ? bias : Object.entries(bias)) {
+    check(Number(byte) >= 0 && Number(byte) < 256, `bias has no byte ${byte}`);
+    logits[byte] = value;
+  }
+  return logits;
 }
 
 class Sampler extends Handle {
-  constructor({ temperature = 0, topK = 0, topP = 0, minP = 0, seed = 0 } = {}) {
-    check(Number.isInteger(topK) && topK >= 0, 'topK must be 0 or more');
-    super(native.samplerNew(temperature, topK, topP, minP, seed));
+  constructor(options = {}) {
+    super(Sampler.#make(options));
+  }
+  static #make(options) {
+    // A fork brings its handle along.
+    if (options instanceof Forked) return options.handle;
+    const { temperature = 0, topP = 0, minP = 0, typicalP = 0, topK = 0, penaltyWindow = 0 } = options;
+    const { repeatPenalty = 0, frequencyPenalty = 0, presencePenalty = 0, mirostatTau = 0, mirostatEta = 0 } = options;
+    for (const [name, n] of Object.entries({ topK, penaltyWindow })) {
+      check(Number.isInteger(n) && n >= 0 && n < 2 ** 32, `${name} must be 0 or more`);
+    }
+    const numbers = [temperature, topP, minP, typicalP, topK, penaltyWindow];
+    numbers.push(repeatPenalty, frequencyPenalty, presencePenalty, mirostatTau, mirostatEta);
+    const { seed = 0, utf8 = false, bias, grammar } = options;
+    return native.samplerNew(numbers, seed, utf8 ? 1 : 0, biasOf(bias), grammar?._native ?? null);
   }
   reset(seed = 0) {
     native.samplerReset(this._native, seed);
   }
+  fork() {
+    return new Sampler(new Forked(native.samplerFork(this._native)));
+  }
   pick(logits) {
     return native.samplerPick(this._native, logits);
+  }
+  accept(byte) {
+    check(Number.isInteger(byte) && byte >= 0 && byte < 256, 'a byte is 0 to 255');
+    native.samplerAccept(this._native, byte);
+  }
+  allowed() {
+    const { mask, complete } = native.samplerAllowed(this._native);
+    const bytes = new Set();
+    for (let byte = 0; byte < 256; byte++) if ((mask[byte >> 3] >> (byte & 7)) & 1) bytes.add(byte);
+    return { bytes, complete };
+  }
+}
+
+class Forked {
+  constructor(handle, cancel, log, embeddingDim) {
+    Object.assign(this, { handle, cancel, log, embeddingDim });
   }
 }
 
 class Session extends Handle {
   #cancel;
+  #log;
+  #embeddingDim;
   #busy = false;
 
-  constructor(model, { maxContext = 0, overflow = 'slide' } = {}) {
+  constructor(model, options) {
+    const made = model instanceof Forked ? model : Session.#make(model, options);
+    super(made.handle);
+    this.#cancel = made.cancel;
+    this.#log = made.log;
+    this.#embeddingDim = made.embeddingDim;
+    this.#log.flush();
+  }
+  static #make(model, { maxContext = 0, overflow = 'slide' } = {}) {
     check(overflow === 'slide' || overflow === 'error', 'overflow must be "slide" or "error"');
     const cancel = native.cancelNew();
-    super(native.sessionNew(model._native, maxContext, overflow === 'slide' ? 0 : 1, cancel));
-    this.#cancel = cancel;
+    const handle = native.sessionNew(model._native, maxContext, overflow === 'slide' ? 0 : 1, cancel);
+    return new Forked(handle, cancel, model._log, model.info.embeddingDim);
   }
 
-  /** Runs a call that `signal` may abort; the session goes on afterwards. */
-  async #run(signal, call) {
+  /** Runs a call on sessions that `signal` may abort; they go on afterwards. */
+  static async #runAll(sessions, signal, call) {
     signal?.throwIfAborted();
-    if (this.#busy) {
+    if (sessions.some((session) => session.#busy)) {
       throw Object.assign(new Error('another call is using this session'), { code: 'GRUG_EBUSY', status: -8 });
     }
-    this.#busy = true;
-    const abort = () => native.cancelTrigger(this.#cancel);
-    signal?.addEventListener('abort', abort, { once: true });
+    sessions.forEach((session) => (session.#busy = true));
     try {
-      return await call();
-    } catch (error) {
-      if (signal?.aborted && error.code === 'GRUG_ECANCELED') {
-        // What the platform's own calls throw; the call's error is its cause where there is room for one.
-        const reason = signal.reason;
-        if (reason instanceof Error && reason.cause === undefined && Object.isExtensible(reason)) reason.cause = error;
-        throw reason;
-      }
-      throw error;
+      return await abortable(signal, sessions.map((session) => session.#cancel), call);
     } finally {
-      signal?.removeEventListener('abort', abort);
-      if (signal?.aborted) native.cancelReset(this.#cancel);
-      this.#busy = false;
+      sessions.forEach((session) => (session.#busy = false));
+      sessions[0]?.#log.flush();
     }
   }
+  #run(signal, call) {
+    return Session.#runAll([this], signal, call);
+  }
 
+  static _nextBatch(sessions, { samplers = [], input = [], signal } = {}) {
+    const n = sessions.length;
+    check(!samplers.length || samplers.length === n, 'samplers must be as many as the sessions');
+    check(!input.length || input.length === n, 'input must be as many as the sessions');
+    const fed = sessions.map((_, i) => input[i] ?? -1);
+    check(fed.every((byte) => Number.isInteger(byte) && byte >= -1 && byte < 256), 'a byte is 0 to 255');
+    return Session.#runAll(sessions, signal, () =>
+      native.sessionNextBatch(
+        sessions.map((session) => session._native),
+        sessions.map((_, i) => samplers[i]?._native ?? null),
+        fed,
+      ),
+    );
+  }
+
+  fork() {
+    const cancel = native.cancelNew();
+    return new Session(new Forked(native.sessionFork(this._native, cancel), cancel, this.#log, this.#embeddingDim));
+  }
   get position() {
     return native.sessionPosition(this._native);
   }
@@ -152,6 +316,9 @@ class Session extends Handle {
   logits({ signal } = {}) {
     return this.#run(signal, () => native.sessionLogits(this._native));
   }
+  embedding({ signal } = {}) {
+    return this.#run(signal, () => native.sessionEmbedding(this._native, this.#embeddingDim));
+  }
   rewind(n) {
     check(Number.isSafeInteger(n) && n >= 0, 'n must be 0 or more');
     native.sessionRewind(this._native, n);
@@ -164,4 +331,4 @@ class Session extends Handle {
   }
 }
 
-module.exports = { Model, Session, Sampler, version: native.version() };
+module.exports = { Model, Session, Sampler, Grammar, nextBatch: Session._nextBatch, version: native.version() };

@@ -29,27 +29,78 @@ export interface ModelInfo {
   endByte: number | null;
 }
 
+export type LogLevel = 'error' | 'warn' | 'info' | 'debug';
+
+export interface ModelOptions extends Call {
+  /** Threads that compute: 0 is one for each core. */
+  threads?: number;
+  /** Map the file (the default) instead of reading it into memory. */
+  mmap?: boolean;
+  /** Keep the weights in memory: the system may not page them out. */
+  mlock?: boolean;
+  /** Logits the same bit by bit on every machine, more slowly. Compression needs it. */
+  portable?: boolean;
+  /** Hears how far loading is, from 0 to 1. */
+  onProgress?: (fraction: number) => void;
+  /** Receives what the library has to say about the model and its sessions. */
+  log?: (level: LogLevel, line: string) => void;
+}
+
 /** Immutable weights. Load them once and make a session for each stream. */
 export class Model {
   private constructor();
-  /** Loads a file, or a file's bytes. `threads`: 0 is one for each core. */
+  /** Loads a file, or a file's bytes. */
   static load(
     source: string | URL | ArrayBuffer | ArrayBufferView,
-    options?: { threads?: number; mmap?: boolean },
+    options?: ModelOptions,
   ): Promise<Model>;
   readonly info: ModelInfo;
   readonly metadata: Record<string, string>;
   createSession(options?: SessionOptions): Session;
+  /** Compresses losslessly by what the model predicts, which must be portable. Less context is faster and worse. */
+  compress(data: Bytes, options?: Call & { maxContext?: number }): Promise<Uint8Array>;
+  /** The original of an archive; `GRUG_ESPACE` where that is longer than `maxBytes` (1 GiB). */
+  decompress(archive: ArrayBuffer | ArrayBufferView, options?: Call & { maxBytes?: number }): Promise<Uint8Array>;
   /** Frees the model; its sessions go on. What is forgotten is freed when it is collected. */
   close(): void;
 }
 
+/** What a sampler may write: immutable, for any number of samplers. The whole output is matched. */
+export class Grammar {
+  private constructor();
+  /** A regular expression in the syntax of Rust's regex crate; of a RegExp, its source. */
+  static regex(source: string | RegExp): Grammar;
+  /** GBNF, the notation of llama.cpp; the rule `root` is the text. */
+  static gbnf(source: string): Grammar;
+  /** A JSON Schema, as text or as an object: the text is one JSON value that is valid under it. */
+  static jsonSchema(source: string | object): Grammar;
+  /** Frees the handle; samplers that have the grammar go on. */
+  close(): void;
+}
+
+/** How a byte is picked; 0 turns each part off. The order: bias, grammar and utf8, penalties, temperature, topK, typicalP,
+ * topP, minP, draw; mirostat stands in place of the four before the draw. */
 export interface SamplerOptions {
   /** 0 is greedy. */
   temperature?: number;
   topK?: number;
   topP?: number;
   minP?: number;
+  typicalP?: number;
+  /** How many of the last picked bytes the three penalties count. */
+  penaltyWindow?: number;
+  repeatPenalty?: number;
+  frequencyPenalty?: number;
+  presencePenalty?: number;
+  /** Keeps the surprise of the text near so many bits a byte. */
+  mirostatTau?: number;
+  mirostatEta?: number;
+  /** Only ever extend to well-formed UTF-8. */
+  utf8?: boolean;
+  /** Added to the logits: 256 numbers, or those of some bytes. -Infinity bans a byte. */
+  bias?: ArrayLike<number> | Map<number, number> | Record<number, number> | null;
+  /** What may be written. */
+  grammar?: Grammar | null;
   seed?: number | bigint;
 }
 
@@ -58,8 +109,14 @@ export class Sampler {
   constructor(options?: SamplerOptions);
   /** As new, with this seed. */
   reset(seed?: number | bigint): void;
+  /** One that goes on as this one would. */
+  fork(): Sampler;
   /** Picks a byte from 256 logits. */
   pick(logits: Float32Array): number;
+  /** Takes a byte that was chosen elsewhere as if it had been picked here. */
+  accept(byte: number): void;
+  /** The bytes that bias, grammar and UTF-8 allow next, and whether the text may end here. */
+  allowed(): { bytes: Set<number>; complete: boolean };
   close(): void;
 }
 
@@ -103,6 +160,10 @@ export class Session {
   score(data: Bytes, options?: Call): Promise<{ total: number; nats: Float32Array }>;
   /** 256 logits of the next byte. */
   logits(options?: Call): Promise<Float32Array>;
+  /** The vector that the logits are computed from: `embeddingDim` numbers. */
+  embedding(options?: Call): Promise<Float32Array>;
+  /** An independent session at this position. */
+  fork(): Session;
   /** Undoes the last n bytes, exactly. */
   rewind(n: number): void;
   /** The session as bytes, for `restore`. */
@@ -110,3 +171,10 @@ export class Session {
   restore(state: ArrayBuffer | ArrayBufferView): void;
   close(): void;
 }
+
+/** One step for many distinct sessions of one model: the byte that each took in, or what went wrong there, which stops no
+ * other. A sampler of null is greedy; an `input` is fed instead of a picked byte. */
+export function nextBatch(
+  sessions: Session[],
+  options?: Call & { samplers?: (Sampler | null)[]; input?: (number | null)[] },
+): Promise<(number | GrugError)[]>;

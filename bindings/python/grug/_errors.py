@@ -56,6 +56,26 @@ class DeadEndError(GrugError):
     """No byte may come next."""
 
 
+class VersionError(GrugError):
+    """The data or the options need a newer library."""
+
+
+class DeviceError(GrugError):
+    """The device is missing or failed."""
+
+
+class SpaceError(GrugError):
+    """The output is longer than the caller wants it to be."""
+
+
+class UnsupportedError(GrugError, NotImplementedError):
+    """This model, device or build cannot do that."""
+
+
+class ForkError(GrugError, RuntimeError):
+    """The model was loaded before a fork, and its threads stayed in the parent."""
+
+
 class NotFoundError(GrugError, KeyError):
     """There is nothing of that name."""
 
@@ -67,22 +87,31 @@ _BY_STATUS = {
     -1: InvalidArgumentError,
     -3: FileError,
     -4: FormatError,
+    -5: VersionError,
+    -6: DeviceError,
     -7: CanceledError,
     -8: BusyError,
     -9: ContextFullError,
     -10: RewindError,
+    -11: SpaceError,
     -12: MismatchError,
     -13: DeadEndError,
     -14: NotFoundError,
+    -15: UnsupportedError,
+    -16: ForkError,
 }
-NO_MEMORY, CANCELED, SPACE, NOT_FOUND = -2, -7, -11, -14
+NO_MEMORY, SPACE = -2, -11
+
+
+def error_of(status: int, message: str) -> Exception:
+    """The exception for a status that is a failure."""
+    if status == NO_MEMORY:
+        return MemoryError(message)
+    return _BY_STATUS.get(status, GrugError)(status, message)
 
 
 def check(status: int, error: Error) -> int:
     """The status of a call that succeeded; an exception for one that did not."""
     if status >= 0:
         return status
-    message = error.message.decode(errors="replace")
-    if status == NO_MEMORY:
-        raise MemoryError(message)
-    raise _BY_STATUS.get(status, GrugError)(status, message)
+    raise error_of(status, error.message.decode(errors="replace"))

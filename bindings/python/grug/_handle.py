@@ -3,15 +3,18 @@
 import threading
 import weakref
 from contextlib import contextmanager
-from typing import Any, Callable, Iterator, Optional
+from typing import Callable, Iterator, Optional, TypeVar
+
+_Self = TypeVar("_Self", bound="Handle")
 
 
 class _Owner:
     """Frees a handle once: when it is closed and no call is using it any more."""
 
-    def __init__(self, pointer: int, free: Callable[[int], None]) -> None:
+    def __init__(self, pointer: int, free: Callable[[int], None], keep: object) -> None:
         self.pointer: Optional[int] = pointer
         self.free = free
+        self.keep: object = keep
         self.lock = threading.Lock()
         self.users = 0
         self.closed = False
@@ -38,13 +41,15 @@ class _Owner:
                 return
             pointer, self.pointer = self.pointer, None
         self.free(pointer)
+        self.keep = None
 
 
 class Handle:
-    """A base for what owns a handle: ``close()``, ``with``, and freeing when it is collected."""
+    """A base for what owns a handle: ``close()``, ``with``, and freeing when it is collected. ``keep`` is what the
+    library may use until then."""
 
-    def __init__(self, pointer: int, free: Callable[[int], None]) -> None:
-        self._owner = _Owner(pointer, free)
+    def __init__(self, pointer: int, free: Callable[[int], None], keep: object = None) -> None:
+        self._owner = _Owner(pointer, free, keep)
         self._finalizer = weakref.finalize(self, self._owner.close)
 
     @contextmanager
@@ -60,7 +65,7 @@ class Handle:
         """Frees it: now, or when the call that uses it ends. Closing twice is fine."""
         self._finalizer()
 
-    def __enter__(self) -> Any:
+    def __enter__(self: _Self) -> _Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -16,14 +16,18 @@ class Bytes(c.Structure):
     _fields_ = [("data", c.c_void_p), ("len", c.c_size_t)]
 
 
+LogFunction = c.CFUNCTYPE(None, c.c_void_p, c.c_uint32, c.c_void_p, c.c_size_t)
+ProgressFunction = c.CFUNCTYPE(c.c_int32, c.c_void_p, c.c_float)
+
+
 class ModelOptions(c.Structure):
     _fields_ = [
         ("size", c.c_size_t),
         ("device", c.c_char_p),
         ("n_threads", c.c_uint32),
         ("flags", c.c_uint32),
-        ("log", c.c_void_p),
-        ("progress", c.c_void_p),
+        ("log", LogFunction),
+        ("progress", ProgressFunction),
         ("user", c.c_void_p),
         ("cancel", c.c_void_p),
     ]
@@ -99,6 +103,7 @@ _FUNCTIONS = {
     "grug_model_get_metadata_key": (c.c_int32, [_P, c.c_size_t, _P, _LEN, _ERR]),
     "grug_session_new": (c.c_int32, [_P, c.POINTER(SessionOptions), _OUT, _ERR]),
     "grug_session_fork": (c.c_int32, [_P, _OUT, _ERR]),
+    "grug_session_set_cancel": (c.c_int32, [_P, _P, _ERR]),
     "grug_session_free": (None, [_P]),
     "grug_session_reset": (c.c_int32, [_P, _ERR]),
     "grug_session_position": (c.c_uint64, [_P]),
@@ -118,7 +123,14 @@ _FUNCTIONS = {
     "grug_sampler_fork": (c.c_int32, [_P, _OUT, _ERR]),
     "grug_sampler_reset": (c.c_int32, [_P, c.c_uint64, _ERR]),
     "grug_sampler_pick": (c.c_int32, [_P, _P, _ERR]),
+    "grug_sampler_accept": (c.c_int32, [_P, c.c_uint8, _ERR]),
+    "grug_sampler_allowed": (c.c_int32, [_P, _P, _ERR]),
     "grug_sampler_free": (None, [_P]),
+    "grug_grammar_new": (c.c_int32, [c.c_uint32, _P, c.c_size_t, _OUT, _ERR]),
+    "grug_grammar_free": (None, [_P]),
+    "grug_session_next_batch": (c.c_int32, [_P, _P, _P, c.c_size_t, _P, _ERR]),
+    "grug_compress": (c.c_int32, [_P, c.POINTER(SessionOptions), _P, c.c_size_t, _P, _LEN, _ERR]),
+    "grug_decompress": (c.c_int32, [_P, c.POINTER(SessionOptions), _P, c.c_size_t, _P, _LEN, _ERR]),
 }
 
 

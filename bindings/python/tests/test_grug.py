@@ -2,8 +2,11 @@
 with the end byte 10."""
 
 import gc
+import json
+import logging
 import math
 import os
+import re
 import threading
 import unittest
 from array import array
@@ -48,7 +51,7 @@ class Models(unittest.TestCase):
         with self.assertRaises(grug.InvalidArgumentError) as caught:
             grug.Sampler(temperature=-1)
         self.assertIn("temperature", str(caught.exception))
-        with self.assertRaises(grug.GrugError):
+        with self.assertRaises(grug.DeviceError):
             grug.Model(MODEL, device="cuda:9")
 
 
@@ -154,6 +157,133 @@ class Sessions(unittest.TestCase):
             session.feed("closed")
         del model, session
         gc.collect()
+
+
+class Guided(unittest.TestCase):
+    def setUp(self):
+        self.session = grug.Session(grug.Model(MODEL, threads=1))
+
+    def test_grammars(self):
+        schema = {"type": "object", "properties": {"ok": {"type": "boolean"}}, "required": ["ok"]}
+        for grammar, pattern in (
+            (grug.Grammar.regex("(19|20)[0-9]{2}"), r"(19|20)\d\d"),
+            (grug.Grammar.gbnf('root ::= "<" [a-z]{2,4} ">"'), r"<[a-z]{2,4}>"),
+            (grug.Grammar.json_schema(schema), r"\{\s*\"ok\"[\s\S]*\}"),
+            (grug.Grammar.json_schema(json.dumps(schema)), r"\{\s*\"ok\"[\s\S]*\}"),
+        ):
+            with grammar:
+                sampler = grug.Sampler(temperature=1, grammar=grammar, utf8=True)
+            # The sampler goes on without the grammar's handle.
+            text = self.session.generate(sampler).decode()
+            self.assertRegex(text, re.compile(f"^{pattern}$"))
+            self.assertEqual(self.session.read_into(bytearray(9), sampler), (0, grug.Stop.GRAMMAR))
+            with self.assertRaises(ValueError):
+                grug.Sampler(grammar=grammar)
+        with self.assertRaises(grug.FormatError):
+            grug.Grammar.regex("(")
+        with self.assertRaises(grug.UnsupportedError):
+            grug.Grammar.json_schema({"multipleOf": 2})
+
+    def test_accept_and_allowed(self):
+        sampler = grug.Sampler(grammar=grug.Grammar.regex("a[b-d]?"))
+        self.assertEqual(sampler.allowed(), (frozenset(b"a"), False))
+        with self.assertRaises(grug.DeadEndError):
+            sampler.accept(ord("b"))
+        sampler.accept(ord("a"))
+        self.assertEqual(sampler.allowed(), (frozenset(b"bcd"), True))
+
+    def test_sampler_options(self):
+        only = grug.Sampler(temperature=1, bias={b: -math.inf for b in range(256) if b not in b"xy"})
+        self.assertEqual(set(self.session.generate(only, max_bytes=40)), set(b"xy"))
+        few = [-math.inf] * 256
+        few[ord("x")] = few[ord("y")] = few[ord("z")] = 0
+        fresh = grug.Sampler(bias=few, penalty_window=2, presence_penalty=1e6)
+        text = self.session.generate(fresh, max_bytes=30)
+        self.assertTrue(all(len(set(text[i : i + 3])) == 3 for i in range(28)), text)
+        steady = grug.Sampler(temperature=1, mirostat_tau=2, mirostat_eta=0.2, seed=4)
+        self.assertEqual(len(self.session.generate(steady, max_bytes=50)), 50)
+        for wrong in ({"typical_p": 2}, {"mirostat_tau": -1}, {"penalty_window": -1}, {"bias": [0.0]}):
+            with self.assertRaises(ValueError):
+                grug.Sampler(**wrong)
+
+    def test_utf8(self):
+        sampler = grug.Sampler(temperature=2, utf8=True, seed=1)
+        self.assertNotIn("\ufffd", "".join(self.session.stream(sampler, max_bytes=200))[:-1])
+
+
+class Compression(unittest.TestCase):
+    def test_round_trip(self):
+        model = grug.Model(MODEL, portable=True)
+        text = grug.Session(model).generate(max_bytes=300)
+        for data in (text, b"", bytes(range(256)), "déjà vu"):
+            archive = model.compress(data, max_context=16)
+            self.assertEqual(model.decompress(archive), data.encode() if isinstance(data, str) else data)
+        archive = model.compress(text)
+        self.assertLess(len(archive), 200)
+        self.assertEqual(grug.Model(MODEL, portable=True, threads=1).decompress(bytearray(archive)), text)
+        with self.assertRaises(grug.SpaceError):
+            model.decompress(archive, max_bytes=299)
+        with self.assertRaises(grug.FormatError):
+            model.decompress(archive[:-1])
+        with self.assertRaises(grug.UnsupportedError):
+            grug.Model(MODEL).compress(text)
+        cancel = grug.Cancel()
+        cancel.trigger()
+        with self.assertRaises(grug.CanceledError):
+            model.compress(text, cancel=cancel)
+
+
+class Batches(unittest.TestCase):
+    def test_as_if_alone(self):
+        model = grug.Model(MODEL, threads=1)
+        a, b = grug.Session(model), grug.Session(model)
+        a.feed("same")
+        cancel = grug.Cancel()
+        alone = a.fork(cancel)
+        samplers = [warm(3), None]
+        want = alone.generate(warm(3), max_bytes=20)
+        for byte in want:
+            self.assertEqual(grug.next_batch([a, b], samplers, [None, ord("x")]), [byte, ord("x")])
+        self.assertEqual(b.position, 20)
+        cancel.trigger()
+        full = grug.Session(model, slide=False)
+        full.feed(bytes(32))
+        outcomes = grug.next_batch([full, alone, b])
+        self.assertIsInstance(outcomes[0], grug.ContextFullError)
+        self.assertIsInstance(outcomes[1], grug.CanceledError)
+        self.assertIsInstance(outcomes[2], int)
+        alone.set_cancel(None)
+        self.assertIsInstance(alone.next(), int)
+        with self.assertRaises(grug.BusyError):
+            grug.next_batch([b, b])
+        with self.assertRaises(ValueError):
+            grug.next_batch([a, b], [None])
+        self.assertEqual(grug.next_batch([]), [])
+
+
+class Hooks(unittest.TestCase):
+    def test_progress(self):
+        heard = []
+        grug.Model(MODEL, mmap=False, progress=heard.append)
+        self.assertEqual(heard, sorted(heard))
+        self.assertEqual(heard[-1], 1)
+        with self.assertRaises(grug.CanceledError):
+            grug.Model(MODEL, progress=lambda fraction: fraction < 0.5)
+
+        def interrupted(_):
+            raise KeyboardInterrupt
+
+        with self.assertRaises(KeyboardInterrupt):
+            grug.Model(MODEL, progress=interrupted)
+
+    def test_log(self):
+        log = logging.getLogger("grug-test")
+        with self.assertLogs(log, logging.DEBUG) as caught:
+            session = grug.Session(grug.Model(MODEL, log=log, threads=2))
+            gc.collect()
+            session.fork().feed("the model is gone, its log is not")
+        self.assertTrue(any("2 threads" in line for line in caught.output), caught.output)
+        self.assertTrue(any(line.startswith("DEBUG:grug-test:session") for line in caught.output), caught.output)
 
 
 class Threads(unittest.TestCase):

@@ -1,0 +1,32 @@
+//! Streams text from a model: cargo run --release --example generate -- MODEL [PROMPT [BYTES]]
+
+use std::io::Write;
+
+use grug::{Model, ModelOptions, Sampler, SamplerOptions, Session, SessionOptions, StopReason};
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let path = arguments.first().map_or("model.safetensors", String::as_str);
+    let prompt = arguments.get(1).map_or("", String::as_str);
+    let bytes: usize = arguments.get(2).map_or(Ok(400), |text| text.parse())?;
+
+    let model = Model::load(path.as_ref(), &ModelOptions::default())?;
+    let mut session = Session::new(&model, &SessionOptions::default())?;
+    let mut sampler = Sampler::new(&SamplerOptions { temperature: 0.8, ..Default::default() })?;
+    session.feed(prompt.as_bytes())?;
+
+    let mut out = std::io::stdout().lock();
+    out.write_all(prompt.as_bytes())?;
+    for _ in 0..bytes {
+        // One byte at a time is as fast as many, and is seen at once.
+        let (mut byte, mut n) = ([0], 0);
+        let reason = session.generate(&mut sampler, &[], &mut byte, &mut n)?;
+        out.write_all(&byte[..n])?;
+        out.flush()?;
+        if reason != StopReason::Capacity {
+            break;
+        }
+    }
+    writeln!(out)?;
+    Ok(())
+}
