@@ -153,6 +153,17 @@ private:
     detail::handle<grug_cancel, grug_cancel_free> handle_;
 };
 
+/// The devices of this machine that this build can use; the CPU is the first. Their names go into model_options.
+inline std::vector<grug_device> devices() {
+    std::vector<grug_device> all(grug_device_count());
+    for (std::size_t i = 0; i < all.size(); i++) {
+        all[i].size = sizeof(grug_device);
+        grug_error e;
+        detail::check(grug_device_get(static_cast<std::uint32_t>(i), &all[i], &e), e);
+    }
+    return all;
+}
+
 /// grug_model_options with its size set and zeros elsewhere: the defaults. The two functions, where one is set, stand in
 /// place of the fields log, progress and user.
 struct model_options : grug_model_options {

@@ -38,6 +38,9 @@ func text(t *testing.T, s *Session, seed uint64, n int64) []byte {
 }
 
 func TestModels(t *testing.T) {
+	if devices := must(Devices()); len(devices) == 0 || devices[0].Name != "cpu" {
+		t.Error(devices)
+	}
 	m := load1(t)
 	info := must(m.Info())
 	if info.ContextBytes != 32 || info.EndByte != -1 || info.WeightBytes != 4*info.Params {

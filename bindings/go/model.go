@@ -43,12 +43,38 @@ type ModelOptions struct {
 	Mlock bool
 	// Portable makes logits the same bit by bit on every machine, more slowly. Compression needs it.
 	Portable bool
-	// Device to compute on; "" is the CPU.
+	// Device to compute on, by its name in Devices; "" is the CPU, "auto" the best.
 	Device string
 	// Progress hears how far loading is, from 0 to 1; an error stops loading, and Load returns it.
 	Progress func(fraction float64) error
 	// Log receives what the library has to say, as long as the model or a session of it lives. nil is silence.
 	Log *slog.Logger
+}
+
+// Device is what a model can run on.
+type Device struct {
+	Name        string // for ModelOptions: cpu, cuda:0, wgpu:0
+	Description string // what its maker calls it
+	Features    string // what it can do, separated by commas
+	MemoryTotal uint64 // bytes; 0 where unknown
+	MemoryFree  uint64 // bytes; 0 where unknown
+}
+
+// Devices are those of this machine that this build of libgrug can use; the CPU is the first.
+func Devices() ([]Device, error) {
+	devices := make([]Device, int(C.grug_device_count()))
+	for i := range devices {
+		c := C.grug_device{size: C.sizeof_grug_device}
+		var e C.grug_error
+		if err := check(C.grug_device_get(C.uint32_t(i), &c, &e), &e); err != nil {
+			return nil, err
+		}
+		devices[i] = Device{
+			Name: C.GoString(&c.name[0]), Description: C.GoString(&c.description[0]), Features: C.GoString(&c.features[0]),
+			MemoryTotal: uint64(c.memory_total), MemoryFree: uint64(c.memory_free),
+		}
+	}
+	return devices, nil
 }
 
 // Load loads a model file, until ctx is done. options may be nil.

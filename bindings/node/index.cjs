@@ -93,7 +93,9 @@ class Model extends Handle {
     return this.#log;
   }
 
-  static async load(source, { threads = 0, mmap = true, mlock = false, portable = false, signal, onProgress, log } = {}) {
+  static async load(source, options = {}) {
+    const { threads = 0, mmap = true, mlock = false, portable = false, device = null } = options;
+    const { signal, onProgress, log } = options;
     check(Number.isInteger(threads) && threads >= 0, 'threads must be 0 or more');
     const from = source instanceof URL ? require('node:url').fileURLToPath(source) : source;
     const flags = (mmap ? 0 : FLAGS.mmap) | (mlock ? FLAGS.mlock : 0) | (portable ? FLAGS.portable : 0);
@@ -107,7 +109,15 @@ class Model extends Handle {
     const timer = onProgress && setInterval(report, PROGRESS_EVERY);
     try {
       const handle = await abortable(signal, [token], () =>
-        native.modelLoad(typeof from === 'string' ? from : toBytes(from), threads, flags, token, to.native, to.isWanted),
+        native.modelLoad(
+          typeof from === 'string' ? from : toBytes(from),
+          threads,
+          flags,
+          token,
+          to.native,
+          to.isWanted,
+          device,
+        ),
       );
       if (onProgress) report();
       return new Model(handle, to);
@@ -331,4 +341,12 @@ class Session extends Handle {
   }
 }
 
-module.exports = { Model, Session, Sampler, Grammar, nextBatch: Session._nextBatch, version: native.version() };
+module.exports = {
+  Model,
+  Session,
+  Sampler,
+  Grammar,
+  nextBatch: Session._nextBatch,
+  devices: native.devices,
+  version: native.version(),
+};

@@ -29,6 +29,23 @@ export interface ModelInfo {
   endByte: number | null;
 }
 
+/** What a model can run on. */
+export interface Device {
+  /** For `Model.load`: `cpu`, `cuda:0`, `wgpu:0`. */
+  name: string;
+  /** What its maker calls it. */
+  description: string;
+  /** What it can do, separated by commas. */
+  features: string;
+  /** Bytes; 0 where unknown. */
+  memoryTotal: number;
+  /** Bytes; 0 where unknown. */
+  memoryFree: number;
+}
+
+/** The devices of this machine that this build of libgrug can use; the CPU is the first. */
+export function devices(): Device[];
+
 export type LogLevel = 'error' | 'warn' | 'info' | 'debug';
 
 export interface ModelOptions extends Call {
@@ -40,6 +57,8 @@ export interface ModelOptions extends Call {
   mlock?: boolean;
   /** Logits the same bit by bit on every machine, more slowly. Compression needs it. */
   portable?: boolean;
+  /** The name of one of `devices()`, or `auto` for the best; the CPU where it is not given. */
+  device?: string | null;
   /** Hears how far loading is, from 0 to 1. */
   onProgress?: (fraction: number) => void;
   /** Receives what the library has to say about the model and its sessions. */

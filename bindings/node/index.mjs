@@ -1,3 +1,3 @@
 import grug from './index.cjs';
 
-export const { Model, Session, Sampler, Grammar, nextBatch, version } = grug;
+export const { Model, Session, Sampler, Grammar, nextBatch, devices, version } = grug;

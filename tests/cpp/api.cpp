@@ -38,6 +38,7 @@ static grug::sampler warm(std::uint64_t seed) {
 }
 
 static void models(const char *path) {
+    CHECK(!grug::devices().empty() && std::strcmp(grug::devices()[0].name, "cpu") == 0);
     fails(GRUG_EIO, "no-such-model", [] { grug::model::load("no-such-model"); });
     grug::model_options cuda;
     cuda.device = "cuda:9";

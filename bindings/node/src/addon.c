@@ -6,7 +6,7 @@ static napi_value init(napi_env env, napi_value exports) {
         const char *name;
         napi_callback call;
     } FUNCTIONS[] = {
-        { "version", version }, { "close", close_handle }, { "logNew", log_new }, { "logTake", log_take },
+        { "version", version }, { "devices", devices }, { "close", close_handle }, { "logNew", log_new }, { "logTake", log_take },
         { "logProgress", log_get_progress },
         { "cancelNew", cancel_new }, { "cancelTrigger", cancel_trigger }, { "cancelReset", cancel_reset },
         { "modelLoad", model_load }, { "modelInfo", model_info }, { "modelMetadata", model_metadata },

@@ -89,6 +89,7 @@ napi_value session_next_batch(napi_env env, napi_callback_info info);
 /* ---- calls.c --------------------------------------------------------------------------------------------- */
 
 napi_value version(napi_env env, napi_callback_info info);
+napi_value devices(napi_env env, napi_callback_info info);
 napi_value cancel_new(napi_env env, napi_callback_info info);
 napi_value cancel_trigger(napi_env env, napi_callback_info info);
 napi_value cancel_reset(napi_env env, napi_callback_info info);

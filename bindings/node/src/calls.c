@@ -8,6 +8,34 @@ napi_value version(napi_env env, napi_callback_info info) {
     return text;
 }
 
+static void set_text(napi_env env, napi_value object, const char *name, const char *text) {
+    napi_value value;
+    if (napi_create_string_utf8(env, text, NAPI_AUTO_LENGTH, &value) == napi_ok)
+        napi_set_named_property(env, object, name, value);
+}
+
+napi_value devices(napi_env env, napi_callback_info info) {
+    const uint32_t n = grug_device_count();
+    napi_value list;
+    uint32_t i;
+    (void)info;
+    napi_create_array(env, &list);
+    for (i = 0; i < n; i++) {
+        grug_device device = { .size = sizeof device };
+        grug_error err;
+        napi_value object;
+        if (grug_device_get(i, &device, &err) < 0) return throw_status(env, &err);
+        napi_create_object(env, &object);
+        set_text(env, object, "name", device.name);
+        set_text(env, object, "description", device.description);
+        set_text(env, object, "features", device.features);
+        set_number(env, object, "memoryTotal", (double)device.memory_total);
+        set_number(env, object, "memoryFree", (double)device.memory_free);
+        napi_set_element(env, list, i, object);
+    }
+    return list;
+}
+
 napi_value cancel_new(napi_env env, napi_callback_info info) {
     grug_cancel *cancel = grug_cancel_new();
     (void)info;

@@ -21,7 +21,7 @@ typedef struct task {
     grug_session **sessions;
     grug_sampler **samplers;
     int32_t *input, *bytes;
-    char *path;
+    char *path, *device;
     grug_model_options load;
     grug_session_options options;
     grug_model *model;
@@ -75,6 +75,7 @@ static void task_free(napi_env env, task *t) {
     free(t->input);
     free(t->bytes);
     free(t->path);
+    free(t->device);
     free(t);
 }
 
@@ -212,13 +213,26 @@ static int copy_input(napi_env env, task *t, napi_value value) {
     return 1;
 }
 
-/* modelLoad(path or Uint8Array, threads, flags, cancel, log, whether lines are wanted) -> Promise of a model */
+/* A copy of a string, or throws and returns NULL. */
+static char *copy_text(napi_env env, napi_value value) {
+    size_t len = 0;
+    char *text;
+    if (napi_get_value_string_utf8(env, value, NULL, 0, &len) != napi_ok) {
+        napi_throw_type_error(env, "GRUG_EINVAL", "expected a string");
+        return NULL;
+    }
+    text = malloc(len + 1);
+    if (!no_memory(env, text)) napi_get_value_string_utf8(env, value, text, len + 1, &len);
+    return text;
+}
+
+/* modelLoad(path or Uint8Array, threads, flags, cancel, log, whether lines are wanted, device or null) -> Promise */
 napi_value model_load(napi_env env, napi_callback_info info) {
     napi_valuetype type;
     task *t;
     box *cancel, *to;
     bool lines = false;
-    ARGUMENTS(6);
+    ARGUMENTS(7);
     if ((cancel = unwrap(env, argv[3], CANCEL)) == NULL || (to = unwrap(env, argv[4], LOG)) == NULL
         || (t = new_task(env, LOAD, 2)) == NULL)
         return NULL;
@@ -231,13 +245,10 @@ napi_value model_load(napi_env env, napi_callback_info info) {
     t->load.log = lines ? log_write : NULL;
     t->load.progress = log_progress;
     t->load.user = t->log = to->handle;
+    if (!is_nothing(env, argv[6]) && (t->load.device = t->device = copy_text(env, argv[6])) == NULL) return fail(env, t);
     napi_typeof(env, argv[0], &type);
     if (type == napi_string) {
-        size_t len = 0;
-        napi_get_value_string_utf8(env, argv[0], NULL, 0, &len);
-        t->path = malloc(len + 1);
-        if (no_memory(env, t->path)) return fail(env, t);
-        napi_get_value_string_utf8(env, argv[0], t->path, len + 1, &len);
+        if ((t->path = copy_text(env, argv[0])) == NULL) return fail(env, t);
     } else if (!copy_input(env, t, argv[0])) {
         return fail(env, t);
     }

@@ -5,7 +5,7 @@ import { createRequire } from 'node:module';
 import { test } from 'node:test';
 import { pathToFileURL } from 'node:url';
 
-import { Grammar, Model, Sampler, nextBatch, version } from 'grug';
+import { Grammar, Model, Sampler, devices, nextBatch, version } from 'grug';
 
 const path = process.env.GRUG_TEST_MODEL;
 const model = await Model.load(path, { threads: 1 });
@@ -30,6 +30,9 @@ test('models load from files and bytes, and say what they are', async () => {
 });
 
 test('errors have codes', async () => {
+  assert.equal(devices()[0].name, 'cpu');
+  await Model.load(path, { device: 'cpu' });
+  await assert.rejects(Model.load(path, { device: 'cuda:99' }), { code: 'GRUG_EDEVICE', message: /cuda:99/ });
   await assert.rejects(Model.load('no-such-model'), { code: 'GRUG_EIO', message: /no-such-model/ });
   await assert.rejects(Model.load(new Uint8Array(5)), { code: 'GRUG_EFORMAT' });
   assert.throws(() => new Sampler({ temperature: -1 }), { code: 'GRUG_EINVAL', message: /temperature/ });

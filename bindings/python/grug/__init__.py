@@ -31,12 +31,12 @@ from ._errors import (
     VersionError,
 )
 from ._library import lib as _lib
-from ._model import Cancel, Model, ModelInfo
+from ._model import Cancel, Device, Model, ModelInfo, devices
 from ._sampler import Grammar, Sampler
 from ._session import Session, Stop, next_batch
 
 __all__ = [
-    "Model", "Session", "Sampler", "Grammar", "Cancel", "ModelInfo", "Stop", "next_batch", "version",
+    "Model", "Session", "Sampler", "Grammar", "Cancel", "ModelInfo", "Device", "Stop", "devices", "next_batch", "version",
     "GrugError", "BusyError", "CanceledError", "ContextFullError", "DeadEndError", "DeviceError", "FileError",
     "ForkError", "FormatError", "InvalidArgumentError", "MismatchError", "NotFoundError", "RewindError", "SpaceError",
     "UnsupportedError", "VersionError",

@@ -33,6 +33,19 @@ class ModelOptions(c.Structure):
     ]
 
 
+class Device(c.Structure):
+    _fields_ = [
+        ("size", c.c_size_t),
+        ("memory_total", c.c_uint64),
+        ("memory_free", c.c_uint64),
+        ("kind", c.c_uint32),
+        ("index", c.c_uint32),
+        ("name", c.c_char * 112),
+        ("features", c.c_char * 128),
+        ("description", c.c_char * 128),
+    ]
+
+
 class ModelInfo(c.Structure):
     _fields_ = [
         ("size", c.c_size_t),
@@ -88,6 +101,8 @@ _FUNCTIONS = {
     "grug_abi_version": (c.c_uint32, []),
     "grug_version": (c.c_char_p, []),
     "grug_status_name": (c.c_char_p, [c.c_int32]),
+    "grug_device_count": (c.c_uint32, []),
+    "grug_device_get": (c.c_int32, [c.c_uint32, c.POINTER(Device), _ERR]),
     "grug_cancel_new": (_P, []),
     "grug_cancel_trigger": (None, [_P]),
     "grug_cancel_reset": (None, [_P]),

@@ -4,7 +4,7 @@ import ctypes as c
 import logging
 import os
 from dataclasses import dataclass
-from typing import Callable, Dict, Optional, Union
+from typing import Callable, Dict, List, Optional, Union
 
 from . import _library as L
 from ._buffers import Buffer, Text, borrow, sized
@@ -65,6 +65,35 @@ class _Hooks:
 
 
 @dataclass(frozen=True)
+class Device:
+    """What a model can run on."""
+
+    name: str  #: for ``Model(device=…)``: "cpu", "cuda:0", "wgpu:0"
+    description: str  #: what its maker calls it
+    features: str  #: what it can do, separated by commas
+    memory_total: int  #: bytes; 0 where unknown
+    memory_free: int  #: bytes; 0 where unknown
+
+
+def devices() -> List[Device]:
+    """The devices of this machine that this build of libgrug can use; the CPU is the first."""
+    found = []
+    for i in range(_lib.grug_device_count()):
+        device, error = L.Device(size=c.sizeof(L.Device)), L.Error()
+        check(_lib.grug_device_get(i, c.byref(device), c.byref(error)), error)
+        found.append(
+            Device(
+                name=device.name.decode(),
+                description=device.description.decode(),
+                features=device.features.decode(),
+                memory_total=device.memory_total,
+                memory_free=device.memory_free,
+            )
+        )
+    return found
+
+
+@dataclass(frozen=True)
 class ModelInfo:
     """What a model is."""
 
@@ -82,7 +111,7 @@ class Model(Handle):
     """Immutable weights: load them once, share them between threads.
 
     ``source`` is a path, or the bytes of a model file, which are copied. ``threads``: 0 is one for each core, 1 the
-    calling thread alone. ``mlock`` keeps the weights in memory. ``portable`` makes logits the same bit by bit on every
+    calling thread alone. ``device`` is the name of one of ``devices()``, or "auto". ``mlock`` keeps the weights in memory. ``portable`` makes logits the same bit by bit on every
     machine, more slowly; compression needs it. ``progress`` hears how far loading is, from 0 to 1, and stops it by
     returning False or raising. ``log`` receives what the library has to say, as long as the model or a session lives.
     """

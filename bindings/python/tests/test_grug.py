@@ -40,6 +40,10 @@ class Models(unittest.TestCase):
         self.assertEqual(model.metadata["note"], "for tests")
         self.assertRegex(grug.version(), r"^\d+\.\d+")
 
+    def test_devices(self):
+        self.assertEqual(grug.devices()[0].name, "cpu")
+        grug.Model(MODEL, device=grug.devices()[0].name)
+
     def test_errors_are_named(self):
         with self.assertRaises(grug.FileError) as caught:
             grug.Model("no-such-model")
