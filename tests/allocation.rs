@@ -1,4 +1,5 @@
-//! A session takes all its memory when it is made: feeding, predicting and generating allocate nothing.
+//! A session takes all its memory when it is made: feeding, predicting and generating allocate nothing. And the weights
+//! are no part of it: all sessions of a model share them.
 
 mod common;
 
@@ -13,15 +14,19 @@ use grug::{Model, ModelConfig, ModelOptions, Sampler, SamplerOptions, Session, S
 struct Counting;
 
 static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
+/// Bytes that are allocated now.
+static HELD: AtomicU64 = AtomicU64::new(0);
 
 // SAFETY: everything is the system allocator's; counting does not allocate.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        HELD.fetch_add(layout.size() as u64, Ordering::Relaxed);
         // SAFETY: the caller's.
         unsafe { System.alloc(layout) }
     }
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        HELD.fetch_sub(layout.size() as u64, Ordering::Relaxed);
         // SAFETY: the caller's.
         unsafe { System.dealloc(pointer, layout) }
     }
@@ -30,7 +35,36 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
+/// One test, so that nothing else allocates meanwhile.
 #[test]
+fn a_session_takes_its_memory_when_it_is_made_and_no_weights() {
+    a_session_allocates_nothing_after_it_is_made();
+    sessions_share_the_weights();
+}
+
+fn sessions_share_the_weights() {
+    let config = "context_bytes = 16\nembedding_dim = 256\nd_model = 256\nn_heads = 4\nn_layers = 3\npositions = \"rotary\"";
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("wide");
+    common::write_random_model(&path, &ModelConfig::from_toml(config).unwrap(), 1);
+    for mmap in [true, false] {
+        let before = HELD.load(Ordering::Relaxed);
+        let options = ModelOptions { mmap, n_threads: 1, ..Default::default() };
+        let model = Model::load(&path, &options).unwrap();
+        let loaded = HELD.load(Ordering::Relaxed) - before;
+        // Read into memory once, or not at all.
+        let weights = model.weight_bytes();
+        let read = if mmap { 0..weights / 8 } else { weights..weights + weights / 8 };
+        assert!(read.contains(&loaded), "{loaded} bytes for {weights} bytes of weights, mapped: {mmap}");
+        let mut sessions: Vec<Session> =
+            (0..8).map(|_| Session::new(&model, &SessionOptions::default()).unwrap()).collect();
+        sessions.iter_mut().for_each(|session| session.feed(b"to be fed").unwrap());
+        sessions.extend((0..8).map(|i| sessions[i].fork()).collect::<Vec<_>>());
+        let each = (HELD.load(Ordering::Relaxed) - before - loaded) / 16;
+        assert!(each < weights / 8, "{each} bytes a session, {weights} bytes of weights");
+    }
+}
+
 fn a_session_allocates_nothing_after_it_is_made() {
     let folder = tempfile::tempdir().unwrap();
     for (name, config) in common::ALL {
