@@ -59,7 +59,7 @@ fn sessions_share_the_weights() {
         let mut sessions: Vec<Session> =
             (0..8).map(|_| Session::new(&model, &SessionOptions::default()).unwrap()).collect();
         sessions.iter_mut().for_each(|session| session.feed(b"to be fed").unwrap());
-        sessions.extend((0..8).map(|i| sessions[i].fork()).collect::<Vec<_>>());
+        sessions.extend((0..8).map(|i| sessions[i].fork().unwrap()).collect::<Vec<_>>());
         let each = (HELD.load(Ordering::Relaxed) - before - loaded) / 16;
         assert!(each < weights / 8, "{each} bytes a session, {weights} bytes of weights");
     }
