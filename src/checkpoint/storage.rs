@@ -20,6 +20,7 @@ enum Place {
 pub(super) struct Storage {
     place: Place,
     /// How many of them were locked in memory.
+    #[cfg_attr(not(unix), allow(dead_code))]
     locked: usize,
 }
 
