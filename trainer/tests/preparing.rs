@@ -62,9 +62,10 @@ fn a_dry_run_says_everything_and_leaves_nothing() {
     ] {
         assert!(printed.contains(part), "{part}:\n{printed}");
     }
-    let (ok, printed, said) =
-        run(dir.path(), &["train", "t.toml", "--dry-run", "--set", "data.legacy_split=true"]);
-    assert!(ok && printed.contains("too low"), "{printed}{said}");
+    for legacy in [&["--legacy-split"][..], &["--set", "data.legacy_split=true"]] {
+        let (ok, printed, said) = run(dir.path(), &[&["train", "t.toml", "--dry-run"], legacy].concat());
+        assert!(ok && printed.contains("too low"), "{printed}{said}");
+    }
     let (ok, _, said) = run(dir.path(), &["train", "t.toml", "--dry-run", "--set", "data.guard_bytes=600"]);
     assert!(!ok && said.contains("guard_bytes = 600"), "{said}");
     let left: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();

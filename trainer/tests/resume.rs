@@ -63,6 +63,11 @@ fn fifty_and_fifty_steps_are_a_hundred() {
 }
 
 #[test]
+fn the_published_split_resumes_too() {
+    compare(&["data.legacy_split=true", "data.stride=5"], 31);
+}
+
+#[test]
 fn a_stop_between_step_and_validation_loses_nothing() {
     compare(&["schedule.type=\"plateau\"", "schedule.patience=0", "schedule.warmup_steps=5"], 60);
 }

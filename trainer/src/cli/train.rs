@@ -31,6 +31,9 @@ pub struct Args {
     /// Go on with the run in its folder
     #[arg(long)]
     resume: bool,
+    /// Split overlapping windows at random, as published: for comparing with published numbers, since it leaks
+    #[arg(long)]
+    legacy_split: bool,
     /// Say what the run would be (parameters, operations, memory, windows) and do nothing
     #[arg(long, conflicts_with = "resume")]
     dry_run: bool,
@@ -48,13 +51,17 @@ fn presets() -> String {
 
 impl Args {
     fn configuration(&self) -> Result<RunConfig> {
+        let mut overrides = self.overrides.clone();
+        if self.legacy_split {
+            overrides.push("data.legacy_split=true".into());
+        }
         if let Some(config) = &self.config {
-            return RunConfig::load(config, &self.overrides);
+            return RunConfig::load(config, &overrides);
         }
         let folder = self.run_dir.as_ref().ok_or_else(|| {
             Error::invalid("--resume needs the run's configuration or, with --run-dir, its folder")
         })?;
-        RunConfig::load(&folder.join("config.toml").to_string_lossy(), &self.overrides)
+        RunConfig::load(&folder.join("config.toml").to_string_lossy(), &overrides)
     }
 }
 

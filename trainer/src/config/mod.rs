@@ -108,8 +108,12 @@ impl RunConfig {
         }
     }
 
-    /// Bytes between the end of the training span and the start of the validation span.
+    /// Bytes between the end of the training span and the start of the validation span; the legacy split has no such
+    /// spans.
     pub fn guard_bytes(&self) -> usize {
+        if self.data.legacy_split {
+            return 0;
+        }
         self.data.guard_bytes.unwrap_or_else(|| self.window_bytes())
     }
 

@@ -22,6 +22,12 @@ fn every_preset_loads_and_survives_a_round_trip() {
 }
 
 #[test]
+fn a_run_with_the_legacy_split_can_be_read_back() {
+    let run = overridden(&["data.legacy_split=true"]).unwrap().resolved();
+    assert_eq!(RunConfig::from_toml(&run.to_toml()).unwrap(), run);
+}
+
+#[test]
 fn overrides_win_and_need_no_quotes() {
     let run = overridden(&[
         "training.steps=7",

@@ -128,6 +128,12 @@ mod tests {
         let series = read_series(file.path()).unwrap();
         assert_eq!(series.train, [(10, 0.1), (20, 0.05), (30, 7.0)]);
         assert_eq!(series.validation, [(30, 8.0)]);
+        // A guard went back to step 15: the steps it takes again count.
+        for step in [20, 25] {
+            file.write("train", step, fields(9.0)).unwrap();
+        }
+        let series = read_series(file.path()).unwrap();
+        assert_eq!(series.train, [(10, 0.1), (20, 9.0), (25, 9.0)]);
         let file = MetricsFile::open(&path, 0).unwrap();
         assert_eq!(read_series(file.path()).unwrap(), Series::default());
     }
