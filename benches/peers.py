@@ -4,8 +4,9 @@
     cargo build --release
     python benches/peers.py --size M --threads 2 --llama-lib PATH/TO/libllama.so
 
-Needs numpy, safetensors and gguf from PyPI; llama-cpp-python (or its `llama_cpp` package on PYTHONPATH with
+Needs numpy and safetensors from PyPI; llama-cpp-python (or its `llama_cpp` package on PYTHONPATH with
 LLAMA_CPP_LIB_PATH naming a folder with libllama) for llama.cpp; torch for PyTorch. What is missing is left out.
+llama.cpp gets the weights from `grug export --gguf`.
 The yardsticks S, M and L are GPT-2 shaped with random weights, so that the same numbers fit a peer's format; `single`
 and `parallel` are the published defaults, bidirectional, where every byte is a pass over the whole window: there the
 peer is PyTorch alone. Rounds are interleaved: what else the machine does falls on everybody alike.
@@ -17,49 +18,6 @@ from safetensors.numpy import load_file
 
 SHAPES = {"S": (256, 4, 512), "M": (512, 8, 1024), "L": (1024, 12, 1024)}
 CONTEXTS = (0, 384)
-
-
-def write_gguf(path, tensors, size, kind):
-    """The yardstick as a GPT-2 model of llama.cpp, its matrices as `kind`."""
-    import gguf
-
-    d, layers, context = SHAPES[size]
-    writer = gguf.GGUFWriter(path, "gpt2")
-    writer.add_context_length(context)
-    writer.add_embedding_length(d)
-    writer.add_block_count(layers)
-    writer.add_feed_forward_length(4 * d)
-    writer.add_head_count(d // 64)
-    writer.add_layer_norm_eps(1e-5)
-    writer.add_tokenizer_model("no_vocab")
-    writer.add_vocab_size(256)
-    types = gguf.GGMLQuantizationType
-    wanted = {"F32": types.F32, "F16": types.F16, "Q8_0": types.Q8_0, "Q4_0": types.Q4_0}[kind]
-
-    def add(name, array, matrix=False):
-        array = np.ascontiguousarray(array, dtype=np.float32)
-        as_type = wanted if matrix else types.F32
-        writer.add_tensor(name, gguf.quantize(array, as_type), raw_dtype=as_type)
-
-    add("token_embd.weight", tensors["embedding.weight"], True)
-    add("position_embd.weight", tensors["positional_encoder.pos_embedding.weight"])
-    add("output_norm.weight", tensors["final_norm.weight"])
-    add("output_norm.bias", tensors["final_norm.bias"])
-    add("output.weight", tensors["fc_out.weight"], True)
-    for n in range(layers):
-        ours, theirs = f"transformer_encoder_layers.{n}.", f"blk.{n}."
-        for a, b in (("norm1", "attn_norm"), ("norm2", "ffn_norm")):
-            add(theirs + b + ".weight", tensors[ours + a + ".weight"])
-            add(theirs + b + ".bias", tensors[ours + a + ".bias"])
-        add(theirs + "attn_qkv.weight", tensors[ours + "self_attn.in_proj_weight"], True)
-        add(theirs + "attn_qkv.bias", tensors[ours + "self_attn.in_proj_bias"])
-        for a, b in (("self_attn.out_proj", "attn_output"), ("linear1", "ffn_up"), ("linear2", "ffn_down")):
-            add(theirs + b + ".weight", tensors[ours + a + ".weight"], True)
-            add(theirs + b + ".bias", tensors[ours + a + ".bias"])
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
 
 
 class Llama:
@@ -250,7 +208,8 @@ def main():
             continue
         try:
             gguf_path = os.path.join(folder, theirs + ".gguf")
-            write_gguf(gguf_path, tensors, options.size, theirs)
+            command = [options.grug, "export", base, "--gguf", "-o", gguf_path, "--to", theirs.lower()]
+            subprocess.run(command, check=True, capture_output=True)
             runners["llama.cpp " + theirs] = Llama(gguf_path, options.threads, context)
         except ImportError as error:
             print(f"llama.cpp is left out: {error}", file=sys.stderr)
@@ -263,7 +222,7 @@ def main():
         a, b = runners["llama.cpp F32"], runners["torch f32"]
         a.clear(), b.clear()
         theirs, other = np.ctypeslib.as_array(a.feed(prompt(9)), (256,)), b.feed(prompt(9)).numpy()[0]
-        print("llama.cpp and PyTorch differ by", np.abs(theirs - other + tensors["fc_out.bias"]).max(), file=sys.stderr)
+        print("llama.cpp and PyTorch differ by", np.abs(theirs - other).max(), file=sys.stderr)
     results = {name: {} for name in runners}
     for _ in range(options.rounds):
         for name, runner in runners.items():

@@ -26,7 +26,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::cancel::Cancel;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::Model;
-use crate::session::{Overflow, Session, SessionOptions};
+use crate::session::{Drafts, Overflow, Session, SessionOptions};
 use coder::{Decoder, Encoder, Frequencies};
 
 const MAGIC: &[u8; 8] = b"GRUGARCH";
@@ -155,7 +155,15 @@ fn require_portable(model: &Model) -> Result<()> {
 /// A session that predicts.
 fn predictor(model: &Model, max_context: usize, cancel: Option<&Cancel>) -> Result<Session> {
     require_portable(model)?;
-    Session::new(model, &SessionOptions { max_context, overflow: Overflow::Slide, cancel: cancel.cloned() })
+    Session::new(
+        model,
+        &SessionOptions {
+            max_context,
+            overflow: Overflow::Slide,
+            cancel: cancel.cloned(),
+            drafts: Drafts::Off,
+        },
+    )
 }
 
 fn predict(session: &mut Session) -> Result<Frequencies> {

@@ -45,6 +45,7 @@ pub mod config;
 pub mod device;
 pub mod error;
 pub mod ffi;
+pub mod gguf;
 pub mod grammar;
 pub mod hooks;
 #[cfg(feature = "import")]
@@ -69,4 +70,4 @@ pub use grammar::{Grammar, GrammarKind};
 pub use hooks::{Log, LogLevel, Progress};
 pub use model::{Model, ModelOptions};
 pub use sampler::{Sampler, SamplerOptions};
-pub use session::{Overflow, Session, SessionOptions, Step, StopReason, next_batch};
+pub use session::{Drafts, Overflow, Session, SessionOptions, Step, StopReason, next_batch};

@@ -19,12 +19,14 @@
 
 mod batch;
 mod context;
+mod draft;
 mod state;
 
 pub use batch::{Step, next_batch};
 pub(crate) use state::max_saved_bytes;
 
 use context::Context;
+use draft::{Drafter, Timer};
 
 use crate::backend::{Engine, surprise};
 use crate::cancel::Cancel;
@@ -46,6 +48,17 @@ pub enum Overflow {
     Error,
 }
 
+/// Whether a session guesses what comes next from what came before, and computes it along where that saves time. What is
+/// predicted and chosen is the same bit by bit; only the time differs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Drafts {
+    /// Where it pays, as measured in this session.
+    #[default]
+    Auto,
+    /// Never: a byte at a time.
+    Off,
+}
+
 /// How a session is made.
 #[derive(Debug, Clone, Default)]
 pub struct SessionOptions {
@@ -55,6 +68,8 @@ pub struct SessionOptions {
     pub overflow: Overflow,
     /// Stops the session's work when triggered.
     pub cancel: Option<Cancel>,
+    /// Whether it computes several bytes at once where the text repeats itself.
+    pub drafts: Drafts,
 }
 
 /// Why `generate` returned.
@@ -78,6 +93,8 @@ pub struct Session {
     cancel: Option<Cancel>,
     /// What the model sees, at most `max_context` bytes; the implicit byte 0 is one of them.
     context: Context,
+    /// What may come next, where guessing is possible.
+    drafter: Option<Drafter>,
     /// How many of them the engine took in.
     taken: usize,
     max_context: usize,
@@ -120,6 +137,8 @@ impl Session {
         let engine = model.new_engine(max_context)?;
         Ok(Session {
             context: Context::new(max_context, engine.is_windowed()),
+            drafter: (options.drafts == Drafts::Auto && engine.max_draft() > 0)
+                .then(|| Drafter::new(max_context, engine.max_draft())),
             engine,
             model: model.clone(),
             overflow: options.overflow,
@@ -140,6 +159,7 @@ impl Session {
             overflow: self.overflow,
             cancel: self.cancel.clone(),
             context: self.context.fork(),
+            drafter: self.drafter.clone(),
             taken: self.taken,
             max_context: self.max_context,
             started: self.started,
@@ -173,6 +193,11 @@ impl Session {
         self.engine.state_bytes()
     }
 
+    /// How many bytes passed through the model as drafts, and how many of them came; see [`Drafts`].
+    pub fn drafted(&self) -> (u64, u64) {
+        self.drafter.as_ref().map_or((0, 0), |drafter| (drafter.drafted, drafter.came))
+    }
+
     /// Whether the bytes so far are enough to predict from: one is for most models, but a parallel bidirectional one
     /// that does not pad needs those of its aggregated stream's kernel.
     pub fn can_predict(&self) -> bool {
@@ -185,6 +210,9 @@ impl Session {
     pub fn reset(&mut self) {
         self.engine.clear();
         self.context.clear();
+        if let Some(drafter) = &mut self.drafter {
+            drafter.rewind(0);
+        }
         self.taken = 0;
         self.started = false;
         self.generated = 0;
@@ -232,7 +260,21 @@ impl Session {
     /// Logits of the next byte.
     pub fn logits(&mut self) -> Result<&[f32; VOCAB]> {
         self.start();
-        self.catch_up()?;
+        match &mut self.drafter {
+            // One byte is to pass, and did not pass in a draft.
+            Some(drafter)
+                if self.taken + 1 == self.context.len()
+                    && self.engine.ahead().first() != self.context.bytes().last() =>
+            {
+                let draft = drafter.draft(&self.context);
+                let timer = Timer::start();
+                self.engine.feed_draft(self.context.bytes(), draft.bytes(), self.cancel.as_ref())?;
+                self.taken += 1;
+                self.engine.logits(self.context.bytes(), self.cancel.as_ref())?;
+                drafter.took(draft.bytes().len(), timer.seconds());
+            }
+            _ => self.catch_up()?,
+        }
         self.engine.logits(self.context.bytes(), self.cancel.as_ref())
     }
 
@@ -417,6 +459,9 @@ impl Session {
             return false;
         }
         self.follow(start);
+        if let Some(drafter) = &mut self.drafter {
+            drafter.rewind(self.context.total());
+        }
         // The last byte is taken in again when a prediction is asked for, which makes the state of its position anew.
         let keep = self.taken.min(self.context.len().saturating_sub(1));
         if keep < self.taken || keep == 0 {
@@ -434,10 +479,20 @@ impl Session {
         }
     }
 
+    /// Whether there are bytes that the engine did not take in yet.
+    fn has_pending(&self) -> bool {
+        self.taken < self.context.len()
+    }
+
     /// Brings the engine to the end of the context.
     fn catch_up(&mut self) -> Result<()> {
-        while self.taken < self.context.len() {
-            let n = (self.context.len() - self.taken).min(self.engine.max_feed());
+        self.catch_up_to(self.context.len())
+    }
+
+    /// Brings the engine to at least this length of the context.
+    fn catch_up_to(&mut self, len: usize) -> Result<()> {
+        while self.taken < len {
+            let n = (len - self.taken).min(self.engine.max_feed());
             self.engine.feed(&self.context.bytes()[..self.taken + n], n, self.cancel.as_ref())?;
             self.taken += n;
         }

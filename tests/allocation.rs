@@ -1,5 +1,5 @@
-//! A session takes all its memory when it is made: feeding, predicting and generating allocate nothing. And the weights
-//! are no part of it: all sessions of a model share them.
+//! A session takes all its memory when it is made: feeding, predicting and generating, alone and in a batch, allocate
+//! nothing. And the weights are no part of it: all sessions of a model share them.
 
 mod common;
 
@@ -8,7 +8,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use grug::checkpoint::Checkpoint;
 use grug::quantize::{Target, quantize};
-use grug::{Model, ModelConfig, ModelOptions, Sampler, SamplerOptions, Session, SessionOptions};
+use grug::{
+    Model, ModelConfig, ModelOptions, Sampler, SamplerOptions, Session, SessionOptions, Step, next_batch,
+};
 
 /// Counts what is allocated, by any thread.
 struct Counting;
@@ -85,6 +87,8 @@ fn a_session_allocates_nothing_after_it_is_made() {
                 let mut session = Session::new(&model, &SessionOptions::default()).unwrap();
                 let mut sampler =
                     Sampler::new(&SamplerOptions { seed: 3, top_k: 40, ..Default::default() }).unwrap();
+                let mut other = session.fork();
+                let mut greedy = Sampler::greedy();
                 let (mut out, mut n) = ([0u8; 20], 0);
                 let before = ALLOCATIONS.load(Ordering::Relaxed);
                 session.feed(b"To be, or not to be, that is").unwrap();
@@ -93,6 +97,19 @@ fn a_session_allocates_nothing_after_it_is_made() {
                 // Past the end of the context, where it slides.
                 session.generate(&mut sampler, &[], &mut out, &mut n).unwrap();
                 session.score(b"the question", None).unwrap();
+                // Where text repeats itself, which is drafted from.
+                session.feed(b"abcabcabcabcabc").unwrap();
+                session.generate(&mut greedy, &[], &mut out, &mut n).unwrap();
+                other.feed(b"To be, or").unwrap();
+                for _ in 0..20 {
+                    let mut steps = [
+                        Step { session: &mut session, sampler: &mut sampler, input: None },
+                        Step { session: &mut other, sampler: &mut greedy, input: None },
+                    ];
+                    let mut bytes = [Ok(0), Ok(0)];
+                    next_batch(&mut steps, &mut bytes).unwrap();
+                    bytes.map(Result::unwrap);
+                }
                 let after = ALLOCATIONS.load(Ordering::Relaxed);
                 assert_eq!(after - before, 0, "{name} {target:?} on {n_threads} threads");
             }

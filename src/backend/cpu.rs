@@ -3,14 +3,16 @@
 //! A causal model's bytes pass once and leave keys and values behind. A bidirectional model's window passes anew for
 //! every prediction, when that is asked for. All memory is taken when the engine is made.
 
+mod together;
+
 use std::sync::Arc;
 
-use super::{Engine, surprise};
+use super::{Engine, MAX_DRAFT, Others, surprise};
 use crate::cancel::Cancel;
 use crate::config::{ModelConfig, VOCAB};
 use crate::error::Result;
 use crate::kernels::Compute;
-use crate::model::{AggregatedState, ConvHistory, Graph, StackState};
+use crate::model::{BlockScratch, Chunk, CoarseScratch, ConvHistory, Graph, MAX_TOGETHER, Memory};
 
 /// Rows of a causal model that pass through the blocks together: enough to reuse each weight from the cache, few
 /// enough that cancelling is prompt and scratch stays small.
@@ -19,26 +21,40 @@ const CHUNK: usize = 128;
 #[derive(Clone)]
 pub(crate) struct CpuEngine {
     graph: Arc<Graph>,
-    compute: Compute,
     config: ModelConfig,
     causal: bool,
     /// Pad the context with zero bytes on the left to this length.
     pad_to: usize,
-    /// Bytes taken in, of a causal model.
-    len: usize,
     /// Whether `logits` are those of the bytes taken in; causal: whether `states` is.
     logits_ready: bool,
     states_ready: bool,
+    /// Causal: what was computed for bytes that may come next.
+    ahead: Ahead,
+    memory: Memory,
+    scratch: Scratch,
+    padded: Vec<u8>, // (pad_to)
+}
 
-    padded: Vec<u8>,      // (pad_to)
-    history: ConvHistory, // causal
-    arriving: Vec<f32>,   // (rows, widest of the embedding and the frontend)
-    frontend: Vec<f32>,   // scratch of embedding and frontend
-    bytes: StackState,    //
-    x: Vec<f32>,          // (rows, D)
-    aggregated: Option<AggregatedState>,
+/// What a pass computes with, for up to as many rows.
+#[derive(Clone)]
+struct Scratch {
+    compute: Compute,
+    arriving: Vec<f32>, // (rows, widest of the embedding and the frontend)
+    frontend: Vec<f32>, // scratch of embedding and frontend
+    x: Vec<f32>,        // (rows, D)
+    blocks: BlockScratch,
+    coarse: Option<CoarseScratch>,
     states: Vec<f32>, // (rows, output_dim)
-    logits: Vec<f32>, // (rows that are scored together, 256)
+    logits: Vec<f32>, // (rows, 256)
+}
+
+/// A draft: bytes that passed through the model after those that were taken in, with a row of states and logits each.
+#[derive(Clone, Copy, Default)]
+struct Ahead {
+    bytes: [u8; MAX_DRAFT],
+    len: usize,
+    /// How many of them were taken in since; row `taken` of states and logits is that of the last byte taken in.
+    taken: usize,
 }
 
 impl CpuEngine {
@@ -55,24 +71,40 @@ impl CpuEngine {
         let n_threads = graph.pool.n_threads();
         graph.first_layer(config);
         let aggregated = graph.streams.aggregated.as_ref();
+        let (coarse_memory, coarse_scratch) =
+            aggregated.map(|agg| agg.new_state(n_threads, stack_rows, positions)).unzip();
+        let stack = &graph.streams.bytes;
+        let result_rows = if causal { rows } else { 1 };
         Ok(CpuEngine {
             graph: graph.clone(),
-            compute: Compute::new(&graph.pool, stack_rows.max(rows), graph.quantized_cols, graph.portable),
             config: config.clone(),
             causal,
             pad_to: if config.pad_short_input { context } else { 0 },
-            len: 0,
             logits_ready: false,
             states_ready: false,
+            ahead: Ahead::default(),
+            memory: Memory {
+                len: 0,
+                history: conv.map_or_else(ConvHistory::default, |conv| conv.new_history()),
+                caches: stack.new_caches(positions),
+                coarse: coarse_memory,
+            },
+            scratch: Scratch {
+                compute: Compute::new(
+                    &graph.pool,
+                    stack_rows.max(rows),
+                    graph.quantized_cols,
+                    graph.portable,
+                ),
+                arriving: vec![0.0; arriving_len],
+                frontend: vec![0.0; frontend_len],
+                x: vec![0.0; stack_rows * config.d_model],
+                blocks: stack.new_scratch(n_threads, stack_rows, positions),
+                coarse: coarse_scratch,
+                states: vec![0.0; result_rows * config.output_dim()],
+                logits: vec![0.0; result_rows * VOCAB],
+            },
             padded: vec![0; if config.pad_short_input { context } else { 0 }],
-            history: conv.map_or_else(ConvHistory::default, |conv| conv.new_history()),
-            arriving: vec![0.0; arriving_len],
-            frontend: vec![0.0; frontend_len],
-            bytes: graph.streams.bytes.new_state(n_threads, stack_rows, positions),
-            x: vec![0.0; stack_rows * config.d_model],
-            aggregated: aggregated.map(|agg| agg.new_state(n_threads, stack_rows, positions)),
-            states: vec![0.0; if causal { rows } else { 1 } * config.output_dim()],
-            logits: vec![0.0; if causal { rows } else { 1 } * VOCAB],
         })
     }
 
@@ -85,14 +117,13 @@ impl CpuEngine {
     /// Runs `bytes` through the embedding and the frontend; returns how many rows arrive at the streams.
     fn arrive(&mut self, previous: u8, bytes: &[u8]) -> usize {
         let graph = &*self.graph;
-        let compute = &self.compute;
+        let Scratch { compute, arriving, frontend, .. } = &mut self.scratch;
         let len = bytes.len();
-        let embedded = &mut self.arriving[..len * graph.embedding.dim()];
-        graph.embedding.forward(compute, previous, bytes, &mut self.frontend, embedded);
+        let pairs = (0..len).map(|i| (if i == 0 { previous } else { bytes[i - 1] }, bytes[i]));
+        let embedded = &mut arriving[..len * graph.embedding.dim()];
+        graph.embedding.forward(compute, pairs, frontend, embedded);
         match &graph.conv_frontend {
-            Some(conv) => {
-                conv.forward(compute, &mut self.history, &mut self.arriving, len, &mut self.frontend)
-            }
+            Some(conv) => conv.forward(compute, &mut self.memory.history, arriving, len, frontend),
             None => len,
         }
     }
@@ -103,9 +134,9 @@ impl CpuEngine {
     fn replay(&mut self, kept: &[u8]) {
         let graph = self.graph.clone();
         let streams = &graph.streams;
-        self.history.clear();
-        if let (Some(agg), Some(state)) = (&streams.aggregated, &mut self.aggregated) {
-            agg.clear(state);
+        self.memory.history.clear();
+        if let (Some(agg), Some(memory)) = (&streams.aggregated, &mut self.memory.coarse) {
+            agg.clear(memory);
         }
         let (first, compute) =
             streams.aggregated.as_ref().map_or((kept.len(), kept.len()), |agg| agg.replay_range(kept.len()));
@@ -113,12 +144,15 @@ impl CpuEngine {
         while at < kept.len() {
             let end = if at < compute { compute } else { kept.len() }.min(at + self.max_feed());
             let rows = self.arrive(if at == 0 { 0 } else { kept[at - 1] }, &kept[at..end]);
-            if let (Some(agg), Some(state)) = (&streams.aggregated, &mut self.aggregated) {
-                let arriving = &self.arriving[..rows * streams.arriving_width()];
+            let scratch = &mut self.scratch;
+            if let (Some(agg), Some(memory), Some(coarse)) =
+                (&streams.aggregated, &mut self.memory.coarse, &mut scratch.coarse)
+            {
+                let arriving = &scratch.arriving[..rows * streams.arriving_width()];
                 if at < compute {
-                    agg.remember(state, arriving);
+                    agg.remember(memory, arriving);
                 } else {
-                    agg.forward(&self.compute, state, at, true, None, arriving, |_, _| ())
+                    agg.forward(&scratch.compute, memory, coarse, at, true, None, arriving, |_, _| ())
                         .expect("nothing cancels this");
                 }
             }
@@ -138,29 +172,29 @@ impl CpuEngine {
     ) -> Result<usize> {
         let len = self.arrive(previous, bytes);
         let graph = &*self.graph;
-        let compute = &self.compute;
         let streams = &graph.streams;
-        let x = &mut self.x[..len * streams.bytes.width];
-        let arriving = &self.arriving[..len * streams.arriving_width()];
+        let Scratch { compute, arriving, x, blocks, coarse, states, .. } = &mut self.scratch;
+        let x = &mut x[..len * streams.bytes.width];
+        let arriving = &arriving[..len * streams.arriving_width()];
+        let mut places = Chunk { first, caches: &mut self.memory.caches };
         let tables = graph.first_layer(&self.config).filter(|tables| last_only && len <= tables.positions());
         let rows = match tables {
             Some(tables) => {
-                streams.bytes.forward_window(compute, &mut self.bytes, tables, bytes, cancel, x)?
+                streams.bytes.forward_window(compute, blocks, &mut places, tables, bytes, cancel, x)?
             }
             None => {
                 streams.project(compute, arriving, x);
-                streams.bytes.forward(compute, &mut self.bytes, first, last_only, cancel, x)?
+                streams.bytes.forward(compute, blocks, &mut places, last_only, cancel, x)?
             }
         };
         let width = self.config.output_dim();
-        for (state, x) in
-            self.states.chunks_exact_mut(width).zip(x.chunks_exact(streams.bytes.width)).take(rows)
-        {
+        for (state, x) in states.chunks_exact_mut(width).zip(x.chunks_exact(streams.bytes.width)).take(rows) {
             state[..streams.bytes.width].copy_from_slice(x);
         }
-        if let (Some(agg), Some(coarse)) = (&streams.aggregated, &mut self.aggregated) {
-            let states = &mut self.states;
-            agg.forward(compute, coarse, first, last_only, cancel, arriving, |i, coarse| {
+        if let (Some(agg), Some(memory), Some(coarse)) =
+            (&streams.aggregated, &mut self.memory.coarse, coarse)
+        {
+            agg.forward(compute, memory, coarse, first, last_only, cancel, arriving, |i, coarse| {
                 states[i * width + streams.bytes.width..(i + 1) * width].copy_from_slice(coarse);
             })?;
         }
@@ -170,8 +204,9 @@ impl CpuEngine {
     /// The output layer on the first `rows` states.
     fn run_head(&mut self, rows: usize) {
         let graph = &*self.graph;
-        let states = &mut self.states[..rows * self.config.output_dim()];
-        graph.head.forward(&self.compute, &graph.embedding.table, states, &mut self.logits[..rows * VOCAB]);
+        let Scratch { compute, states, logits, .. } = &mut self.scratch;
+        let states = &mut states[..rows * self.config.output_dim()];
+        graph.head.forward(compute, &graph.embedding.table, states, &mut logits[..rows * VOCAB]);
     }
 
     fn previous(context: &[u8], new: usize) -> u8 {
@@ -181,28 +216,82 @@ impl CpuEngine {
 
 impl Engine for CpuEngine {
     fn feed(&mut self, context: &[u8], new: usize, cancel: Option<&Cancel>) -> Result<()> {
-        self.compute.check_fork()?;
+        self.scratch.compute.check_fork()?;
+        let bytes = &context[context.len() - new..];
+        if self.causal && self.ahead().starts_with(bytes) {
+            // They passed already.
+            self.ahead.taken += new;
+            self.memory.len += new;
+            return Ok(());
+        }
         self.logits_ready = false;
-        if !self.causal || new == 0 {
+        self.ahead = Ahead::default();
+        if !self.causal {
             return Ok(());
         }
         cancel.map_or(Ok(()), Cancel::check)?;
-        let bytes = &context[context.len() - new..];
         for (i, chunk) in bytes.chunks(self.max_feed()).enumerate() {
             let before = new - i * self.max_feed();
-            if let Err(error) = self.run(Self::previous(context, before), chunk, self.len, true, cancel) {
+            let previous = Self::previous(context, before);
+            if let Err(error) = self.run(previous, chunk, self.memory.len, true, cancel) {
                 self.rewind(&context[..context.len() - new]);
                 return Err(error);
             }
-            self.len += chunk.len();
+            self.memory.len += chunk.len();
         }
         self.states_ready = true;
         Ok(())
     }
 
+    fn max_draft(&self) -> usize {
+        // The memory of a convolution cannot turn back for nothing, as keys and values can.
+        let turns_back = self.causal && self.graph.conv_frontend.is_none() && self.memory.coarse.is_none();
+        if turns_back { MAX_DRAFT.min(self.max_feed() - 1) } else { 0 }
+    }
+
+    fn feed_draft(&mut self, context: &[u8], draft: &[u8], cancel: Option<&Cancel>) -> Result<()> {
+        if draft.is_empty() || draft.len() > self.max_draft() {
+            return self.feed(context, 1, cancel);
+        }
+        self.scratch.compute.check_fork()?;
+        cancel.map_or(Ok(()), Cancel::check)?;
+        self.logits_ready = false;
+        self.states_ready = false;
+        self.ahead = Ahead { len: draft.len(), ..Ahead::default() };
+        self.ahead.bytes[..draft.len()].copy_from_slice(draft);
+        let (last, kept) = context.split_last().expect("there is a byte to take in");
+        let mut bytes = [*last; MAX_DRAFT + 1];
+        bytes[1..=draft.len()].copy_from_slice(draft);
+        let bytes = &bytes[..=draft.len()];
+        match self.run(Self::previous(context, 1), bytes, self.memory.len, false, cancel) {
+            Ok(rows) => self.run_head(rows),
+            Err(error) => {
+                self.rewind(kept);
+                return Err(error);
+            }
+        }
+        self.memory.len += 1;
+        self.logits_ready = true;
+        Ok(())
+    }
+
+    fn ahead(&self) -> &[u8] {
+        &self.ahead.bytes[self.ahead.taken..self.ahead.len]
+    }
+
+    fn max_together(&self) -> usize {
+        let coarse = self.scratch.coarse.as_ref().zip(self.graph.streams.aggregated.as_ref());
+        let coarse_rows = coarse.map_or(usize::MAX, |(scratch, agg)| scratch.rows(agg));
+        if self.causal { self.max_feed().min(coarse_rows).min(MAX_TOGETHER) } else { 1 }
+    }
+
+    fn feed_together(&mut self, context: &[u8], others: &mut dyn Others) -> Result<()> {
+        if self.causal { self.step_together(context, others) } else { self.feed(context, 1, None) }
+    }
+
     fn logits(&mut self, context: &[u8], cancel: Option<&Cancel>) -> Result<&[f32; VOCAB]> {
         if !self.logits_ready {
-            self.compute.check_fork()?;
+            self.scratch.compute.check_fork()?;
             if !self.causal {
                 self.config.check_input_len(context.len().max(self.pad_to))?;
                 if context.len() < self.pad_to {
@@ -224,7 +313,8 @@ impl Engine for CpuEngine {
             self.states_ready = false;
             self.logits_ready = true;
         }
-        Ok(self.logits.first_chunk().expect("there is room for at least one row"))
+        let row = &self.scratch.logits[self.ahead.taken * VOCAB..];
+        Ok(row.first_chunk().expect("there is room for each row"))
     }
 
     fn score(&mut self, context: &[u8], new: usize, nats: &mut [f32], cancel: Option<&Cancel>) -> Result<()> {
@@ -239,7 +329,9 @@ impl Engine for CpuEngine {
         }
         cancel.map_or(Ok(()), Cancel::check)?;
         nats[0] = surprise(self.logits(&context[..old], cancel)?, bytes[0]);
-        let rows = match self.run(Self::previous(context, new), bytes, self.len, false, cancel) {
+        self.ahead = Ahead::default();
+        let previous = Self::previous(context, new);
+        let rows = match self.run(previous, bytes, self.memory.len, false, cancel) {
             Ok(rows) => rows,
             Err(error) => {
                 self.rewind(&context[..old]);
@@ -247,33 +339,36 @@ impl Engine for CpuEngine {
             }
         };
         self.run_head(rows);
+        let Scratch { states, logits, .. } = &mut self.scratch;
         for i in 1..new {
-            nats[i] = surprise(&self.logits[(i - 1) * VOCAB..i * VOCAB], bytes[i]);
+            nats[i] = surprise(&logits[(i - 1) * VOCAB..i * VOCAB], bytes[i]);
         }
-        self.logits.copy_within((rows - 1) * VOCAB..rows * VOCAB, 0);
+        logits.copy_within((rows - 1) * VOCAB..rows * VOCAB, 0);
         let width = self.config.output_dim();
-        self.states.copy_within((rows - 1) * width..rows * width, 0);
-        self.len += new;
+        states.copy_within((rows - 1) * width..rows * width, 0);
+        self.memory.len += new;
         self.states_ready = false;
         self.logits_ready = true;
         Ok(())
     }
 
     fn clear(&mut self) {
-        self.len = 0;
+        self.memory.len = 0;
         self.logits_ready = false;
         self.states_ready = false;
-        self.history.clear();
-        if let (Some(agg), Some(state)) = (&self.graph.streams.aggregated, &mut self.aggregated) {
-            agg.clear(state);
+        self.ahead = Ahead::default();
+        self.memory.history.clear();
+        if let (Some(agg), Some(memory)) = (&self.graph.streams.aggregated, &mut self.memory.coarse) {
+            agg.clear(memory);
         }
     }
 
     fn rewind(&mut self, kept: &[u8]) {
         self.logits_ready = false;
         self.states_ready = false;
+        self.ahead = Ahead::default();
         if self.causal {
-            self.len = kept.len();
+            self.memory.len = kept.len();
             self.replay(kept);
         }
     }
@@ -283,12 +378,13 @@ impl Engine for CpuEngine {
     }
 
     fn embedding(&self) -> &[f32] {
-        &self.states[..self.config.output_dim()]
+        let width = self.config.output_dim();
+        &self.scratch.states[self.ahead.taken * width..(self.ahead.taken + 1) * width]
     }
 
     fn max_feed(&self) -> usize {
         // Taking in bytes is no work for a bidirectional model.
-        if self.causal { self.logits.len() / VOCAB } else { usize::MAX }
+        if self.causal { self.scratch.logits.len() / VOCAB } else { usize::MAX }
     }
 
     fn is_windowed(&self) -> bool {
@@ -296,6 +392,6 @@ impl Engine for CpuEngine {
     }
 
     fn state_bytes(&self) -> usize {
-        self.bytes.cache_bytes() + self.aggregated.as_ref().map_or(0, |state| state.cache_bytes())
+        self.memory.cache_bytes()
     }
 }

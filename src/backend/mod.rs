@@ -14,9 +14,14 @@ pub(crate) mod wgpu;
 
 pub(crate) use device_model::DeviceModel;
 
+use std::any::Any;
+
 use crate::cancel::Cancel;
 use crate::config::VOCAB;
 use crate::error::Result;
+
+/// Most bytes of a draft.
+pub(crate) const MAX_DRAFT: usize = 15;
 
 /// What a device needs to know to choose bytes by itself: temperature → top_k → top_p → min_p → draw, as
 /// [`crate::sampler`] defines them.
@@ -32,10 +37,42 @@ pub(crate) struct DeviceSampling {
 }
 
 /// The state of one context on a device.
-pub(crate) trait Engine: Send {
+pub(crate) trait Engine: Send + Any {
     /// Takes in the last `new` bytes of `context`; the bytes before them were taken in earlier. On an error (on the
     /// CPU only cancelling is one) the engine is as it was before the call, without a prediction.
     fn feed(&mut self, context: &[u8], new: usize, cancel: Option<&Cancel>) -> Result<()>;
+
+    /// How many bytes of a draft [`feed_draft`](Self::feed_draft) takes at most; 0 where drafts bring nothing.
+    fn max_draft(&self) -> usize {
+        0
+    }
+
+    /// As [`feed`](Self::feed) for the last byte of `context`, and computes along what follows if the bytes of `draft`
+    /// come next: feeding them costs nothing then. Predictions have the same bits as without.
+    fn feed_draft(&mut self, context: &[u8], _draft: &[u8], cancel: Option<&Cancel>) -> Result<()> {
+        self.feed(context, 1, cancel)
+    }
+
+    /// The bytes that feeding costs nothing, if they come next.
+    fn ahead(&self) -> &[u8] {
+        &[]
+    }
+
+    /// How many engines of this model at most take in a byte in one pass, this one included.
+    fn max_together(&self) -> usize {
+        1
+    }
+
+    /// Takes in the last byte of `context`, and each of the others theirs, with one pass over the weights; with this one
+    /// there are at most [`max_together`](Self::max_together). Each gets the bits that it would get alone.
+    fn feed_together(&mut self, context: &[u8], others: &mut dyn Others) -> Result<()> {
+        self.feed(context, 1, None)?;
+        for i in 0..others.len() {
+            let (engine, context) = others.get(i);
+            engine.feed(context, 1, None)?;
+        }
+        Ok(())
+    }
 
     /// Logits of the byte that follows `context`, all of which was taken in and is not empty.
     fn logits(&mut self, context: &[u8], cancel: Option<&Cancel>) -> Result<&[f32; VOCAB]>;
@@ -84,6 +121,15 @@ pub(crate) trait Engine: Send {
 
     /// Bytes of state: keys, values and histories.
     fn state_bytes(&self) -> usize;
+}
+
+/// Engines of one model that take in a byte together with another; their contexts are not longer than that one's.
+pub(crate) trait Others {
+    /// How many there are.
+    fn len(&self) -> usize;
+
+    /// One of them, and its context, whose last byte it takes in.
+    fn get(&mut self, i: usize) -> (&mut dyn Engine, &[u8]);
 }
 
 /// -ln softmax(logits)[byte], in nats.

@@ -11,7 +11,7 @@ use crate::ffi::options::{self, SizedStruct};
 use crate::ffi::pointer;
 use crate::ffi::sampler::{self, grug_sampler};
 use crate::sampler::Sampler;
-use crate::session::{Overflow, Session, SessionOptions, StopReason};
+use crate::session::{Drafts, Overflow, Session, SessionOptions, StopReason};
 
 /// What a session handle guards.
 pub(super) struct State {
@@ -32,6 +32,9 @@ pub const GRUG_OVERFLOW_SLIDE: u32 = 0;
 /// When the context is full, refuse to go on: GRUG_EFULL.
 pub const GRUG_OVERFLOW_ERROR: u32 = 1;
 
+/// Flag of a session: compute a byte at a time, without drafts of what may come. Only time depends on it.
+pub const GRUG_SESSION_NO_DRAFTS: u32 = 1;
+
 /// How a session behaves. NULL instead of it means all defaults.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
@@ -42,7 +45,7 @@ pub struct grug_session_options {
     pub max_context: u64,
     /// GRUG_OVERFLOW_SLIDE or GRUG_OVERFLOW_ERROR.
     pub overflow: u32,
-    /// Reserved: must be 0.
+    /// GRUG_SESSION_ flags.
     pub flags: u32,
     /// Stops whatever the session is doing, within a few milliseconds of work. Retained.
     pub cancel: *const grug_cancel,
@@ -81,7 +84,7 @@ const STOPS_ON_STACK: usize = 16;
 pub(super) unsafe fn read_options(opt: *const grug_session_options) -> Result<SessionOptions> {
     // SAFETY: by contract.
     let c = unsafe { options::read(opt) }?;
-    if c.flags != 0 {
+    if c.flags & !GRUG_SESSION_NO_DRAFTS != 0 {
         return Err(Error::invalid(format!(
             "grug_session_options.flags: {:#x} has an unknown flag",
             c.flags
@@ -100,6 +103,7 @@ pub(super) unsafe fn read_options(opt: *const grug_session_options) -> Result<Se
         },
         // SAFETY: by contract.
         cancel: unsafe { token(c.cancel) },
+        drafts: if c.flags & GRUG_SESSION_NO_DRAFTS == 0 { Drafts::Auto } else { Drafts::Off },
     })
 }
 

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use super::layers::Linear;
+use super::memory::Places;
 use super::positions::Rotary;
 use crate::checkpoint::Checkpoint;
 use crate::config::ModelConfig;
@@ -18,8 +19,8 @@ use crate::simd::TILE;
 /// How rows go through a block.
 #[derive(Clone, Copy)]
 pub(crate) struct Pass<'a> {
-    /// Position of the first row.
-    pub first: usize,
+    /// Number of the block.
+    pub layer: usize,
     pub rotary: Option<&'a Rotary>,
     /// Whether the last row's result alone is wanted; it becomes the first row then.
     pub last_only: bool,
@@ -72,21 +73,21 @@ impl Attention {
         matmul(compute, &self.in_proj.weight, bias, x, qkv);
     }
 
-    /// Attention of the rows of `x`, (n, D), which stand at positions `first..first + n` of the cache.
+    /// Attention of the rows of `x`, (n, D), which stand at `places`.
     ///
-    /// With `last_only` only the last row asks; its result is the first row of `x` then. Otherwise each row of `x` is
-    /// replaced by its result. `qkv` is scratch of n · qkv_width, `mixed` of n · D.
+    /// With `last_only`, for rows of one session, only the last row asks; its result is the first row of `x` then.
+    /// Otherwise each row of `x` is replaced by its result. `qkv` is scratch of n · qkv_width, `mixed` of n · D.
     pub(crate) fn forward(
         &self,
         compute: &Compute,
-        cache: &mut KvLayer,
+        places: &mut dyn Places,
         pass: Pass<'_>,
         x: &mut [f32],
         qkv: &mut [f32],
         scores: &mut [f32],
         mixed: &mut [f32],
     ) {
-        let Pass { first, rotary, last_only, has_qkv } = pass;
+        let Pass { layer, rotary, last_only, has_qkv } = pass;
         let AttentionShape { n_heads, n_kv_heads, head_dim } = self.shape;
         let (q_width, kv_width) = (n_heads * head_dim, n_kv_heads * head_dim);
         let n = x.len() / q_width;
@@ -114,10 +115,11 @@ impl Attention {
             matmul_rows(compute, weight, q_width..stride, bias, None, x, kv);
             for (i, row) in kv.chunks_exact_mut(2 * kv_width).enumerate() {
                 let (key, value) = row.split_at_mut(kv_width);
-                prepare(first + i, key);
-                cache.store(first + i, key, value);
+                let position = places.position(i);
+                prepare(position, key);
+                places.cache(i, layer).store(position, key, value);
             }
-            prepare(first + skip, query);
+            prepare(places.position(skip), query);
             &*query
         } else {
             let qkv = &mut qkv[..n * stride];
@@ -126,18 +128,27 @@ impl Attention {
             }
             for (i, row) in qkv.chunks_exact_mut(stride).enumerate() {
                 let (qk, value) = row.split_at_mut(q_width + kv_width);
-                prepare(first + i, qk);
-                cache.store(first + i, &qk[q_width..], value);
+                let position = places.position(i);
+                prepare(position, qk);
+                places.cache(i, layer).store(position, &qk[q_width..], value);
             }
             &qkv[skip * stride..]
         };
-        let visible = if self.causal {
-            Visible::Causal { first: first + skip, window: self.window }
-        } else {
-            Visible::All(first + n)
-        };
         let mixed = &mut mixed[..(n - skip) * q_width];
-        attention(compute, cache, visible, queries, stride, scores, mixed);
+        let mut row = skip;
+        while row < n {
+            let run = places.run(row, n);
+            let first = places.position(row);
+            let visible = if self.causal {
+                Visible::Causal { first, window: self.window }
+            } else {
+                Visible::All(first + run)
+            };
+            let queries = &queries[(row - skip) * stride..];
+            let mixed = &mut mixed[(row - skip) * q_width..][..run * q_width];
+            attention(compute, places.cache(row, layer), visible, queries, stride, scores, mixed);
+            row += run;
+        }
         self.out_proj.forward(compute, mixed, &mut x[..(n - skip) * q_width]);
     }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::attention::{Attention, Pass};
 use super::feed_forward::FeedForward;
 use super::layers::NormLayer;
+use super::memory::Places;
 use crate::checkpoint::Checkpoint;
 use crate::config::ModelConfig;
 use crate::error::Result;
@@ -80,12 +81,12 @@ impl Block {
         &self.attention
     }
 
-    /// Runs the rows of x, (n, D), in place, and returns how many rows come out: n, or where the pass is for the last
-    /// position alone 1, which then is the first row of `x`.
+    /// Runs the rows of x, (n, D), which stand at `places`, in place, and returns how many rows come out: n, or where the
+    /// pass is for the last position alone 1, which then is the first row of `x`.
     pub(crate) fn forward(
         &self,
         compute: &Compute,
-        cache: &mut KvLayer,
+        places: &mut dyn Places,
         pass: Pass<'_>,
         x: &mut [f32],
         width: usize,
@@ -98,7 +99,7 @@ impl Block {
         if self.norm_first {
             self.norm1.forward(compute, branch);
         }
-        self.attention.forward(compute, cache, pass, branch, wide, scores, mixed);
+        self.attention.forward(compute, places, pass, branch, wide, scores, mixed);
         let rows = if pass.last_only {
             x.copy_within((n - 1) * width.., 0);
             1

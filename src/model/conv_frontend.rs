@@ -8,6 +8,7 @@
 use std::sync::Arc;
 
 use super::layers::{Linear, NormLayer};
+use super::memory::Members;
 use crate::checkpoint::Checkpoint;
 use crate::config::{Activation, ConvPadding, ModelConfig, Norm};
 use crate::error::Result;
@@ -67,15 +68,26 @@ impl Conv1d {
         out: &mut [f32],
     ) -> usize {
         let len = self.output_len(x.len() / self.inputs);
-        let patches = &mut patches[..self.patches_len(len)];
-        for (t, patch) in patches.chunks_exact_mut(self.inputs * self.kernel).enumerate() {
-            for j in 0..self.kernel {
-                let row = &x[(t * self.stride + j) * self.inputs..][..self.inputs];
-                row.iter().enumerate().for_each(|(c, v)| patch[c * self.kernel + j] = *v);
-            }
+        for t in 0..len {
+            self.patch(t, &x[t * self.stride * self.inputs..], patches);
         }
-        self.linear.forward(compute, patches, &mut out[..len * self.outputs()]);
+        self.forward_patches(compute, len, patches, out);
         len
+    }
+
+    /// Writes patch number `t`: the first `kernel` rows of x.
+    pub(crate) fn patch(&self, t: usize, x: &[f32], patches: &mut [f32]) {
+        let len = self.inputs * self.kernel;
+        let patch = &mut patches[t * len..(t + 1) * len];
+        for (j, row) in x[..len].chunks_exact(self.inputs).enumerate() {
+            row.iter().enumerate().for_each(|(c, v)| patch[c * self.kernel + j] = *v);
+        }
+    }
+
+    /// The first `len` patches into `out`, (len, outputs).
+    pub(crate) fn forward_patches(&self, compute: &Compute, len: usize, patches: &[f32], out: &mut [f32]) {
+        let out = &mut out[..len * self.outputs()];
+        self.linear.forward(compute, &patches[..self.patches_len(len)], out);
     }
 }
 
@@ -186,13 +198,41 @@ impl ConvFrontend {
                 self.pad_sides(padded, layer.side_padding, len, width);
             }
             len = layer.conv.forward(compute, padded, patches, x);
-            let outputs = layer.conv.outputs();
-            activate(compute, self.activation, &mut x[..len * outputs], outputs);
-            if let Some(norm) = &layer.norm {
-                norm.forward(compute, &mut x[..len * outputs]);
-            }
+            self.finish(compute, layer, &mut x[..len * layer.conv.outputs()]);
         }
         len
+    }
+
+    /// As [`forward`](Self::forward) for the row of x that each session of a causal model has, (n, …).
+    pub(crate) fn step(
+        &self,
+        compute: &Compute,
+        members: &mut dyn Members,
+        x: &mut [f32],
+        scratch: &mut [f32],
+    ) {
+        for (i, layer) in self.layers.iter().enumerate() {
+            let width = layer.conv.inputs;
+            let (input, patches) = scratch.split_at_mut(layer.conv.kernel * width);
+            let past = input.len() - width;
+            for row in 0..members.len() {
+                let memory = &mut members.memory(row).history.0[i];
+                input[..past].copy_from_slice(memory);
+                input[past..].copy_from_slice(&x[row * width..(row + 1) * width]);
+                memory.copy_from_slice(&input[width..]);
+                layer.conv.patch(row, input, patches);
+            }
+            layer.conv.forward_patches(compute, members.len(), patches, x);
+            self.finish(compute, layer, &mut x[..members.len() * layer.conv.outputs()]);
+        }
+    }
+
+    /// What follows a layer's convolution.
+    fn finish(&self, compute: &Compute, layer: &Layer, x: &mut [f32]) {
+        activate(compute, self.activation, x, layer.conv.outputs());
+        if let Some(norm) = &layer.norm {
+            norm.forward(compute, x);
+        }
     }
 
     /// Fills the `pad` rows on each side of the `len` rows that stand in the middle.

@@ -49,27 +49,25 @@ impl Embedding {
         self.bigram.as_ref().map_or(0, |bigram| bigram.table.cols() + self.dim())
     }
 
-    /// The vectors of `bytes` into `out`, (n, E). `previous` is the byte before the first one; 0 at the start.
+    /// The vectors of bytes into `out`, (n, E). `pairs` are each byte and the one before it, which is 0 at the start.
     pub(crate) fn forward(
         &self,
         compute: &Compute,
-        previous: u8,
-        bytes: &[u8],
+        pairs: impl Iterator<Item = (u8, u8)> + Clone,
         scratch: &mut [f32],
         out: &mut [f32],
     ) {
-        for (&byte, row) in bytes.iter().zip(out.chunks_exact_mut(self.dim())) {
+        for ((_, byte), row) in pairs.clone().zip(out.chunks_exact_mut(self.dim())) {
             self.table.copy_row(byte as usize, row);
         }
         let Some(bigram) = &self.bigram else { return };
-        let (pairs, projected) = scratch.split_at_mut(bytes.len() * bigram.table.cols());
-        let mut previous = previous;
-        for (&byte, row) in bytes.iter().zip(pairs.chunks_exact_mut(bigram.table.cols())) {
+        let n = out.len() / self.dim();
+        let (rows, projected) = scratch.split_at_mut(n * bigram.table.cols());
+        for ((previous, byte), row) in pairs.zip(rows.chunks_exact_mut(bigram.table.cols())) {
             bigram.table.copy_row(previous as usize * VOCAB + byte as usize, row);
-            previous = byte;
         }
         let projected = &mut projected[..out.len()];
-        matmul(compute, &bigram.projection, None, pairs, projected);
+        matmul(compute, &bigram.projection, None, rows, projected);
         add_assign(out, projected);
     }
 }

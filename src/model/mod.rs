@@ -12,6 +12,7 @@ mod feed_forward;
 mod first_layer;
 mod head;
 mod layers;
+mod memory;
 mod positions;
 mod streams;
 
@@ -21,11 +22,13 @@ use std::sync::{Arc, OnceLock};
 
 use xxhash_rust::xxh3::Xxh3Default;
 
+pub(crate) use block::BlockScratch;
 pub(crate) use conv_frontend::{ConvFrontend, ConvHistory};
 pub(crate) use embedding::Embedding;
 use first_layer::FirstLayer;
 pub(crate) use head::Head;
-pub(crate) use streams::{AggregatedState, StackState, Streams};
+pub(crate) use memory::{ByteRows, Chunk, Members, Memory};
+pub(crate) use streams::{CoarseScratch, MAX_TOGETHER, Streams};
 
 use crate::backend::cpu::CpuEngine;
 use crate::backend::{DeviceModel, Engine};

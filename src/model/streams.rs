@@ -8,6 +8,7 @@ use super::block::{Block, BlockScratch};
 use super::conv_frontend::Conv1d;
 use super::first_layer::FirstLayer;
 use super::layers::{Linear, NormLayer, load_vector};
+use super::memory::{Chunk, CoarseRows, Members, Places};
 use super::positions::{AddedPositions, Rotary};
 use crate::cancel::Cancel;
 use crate::checkpoint::Checkpoint;
@@ -15,6 +16,9 @@ use crate::config::ModelConfig;
 use crate::error::Result;
 use crate::kernels::{Compute, KvLayer};
 use crate::manifest::{BlockTensors, ModelTensors, TensorSpec};
+
+/// Most sessions that take in a byte each in one pass.
+pub(crate) const MAX_TOGETHER: usize = 128;
 
 /// Positions and blocks of one stream.
 #[derive(Debug)]
@@ -24,20 +28,6 @@ pub(crate) struct Stack {
     rotary: Option<Rotary>,
     input_norm: Option<NormLayer>,
     blocks: Vec<Block>,
-}
-
-/// What a session keeps for one stack: the keys and values of every block, and scratch.
-#[derive(Debug, Clone)]
-pub(crate) struct StackState {
-    caches: Vec<KvLayer>,
-    scratch: BlockScratch,
-}
-
-impl StackState {
-    /// Bytes of keys and values.
-    pub(crate) fn cache_bytes(&self) -> usize {
-        self.caches.iter().map(KvLayer::bytes).sum()
-    }
 }
 
 impl Stack {
@@ -63,12 +53,14 @@ impl Stack {
         })
     }
 
-    /// State for a context of `positions`, of which at most `rows` go through at once.
-    pub(crate) fn new_state(&self, n_threads: usize, rows: usize, positions: usize) -> StackState {
-        StackState {
-            caches: self.blocks.iter().map(|block| block.new_cache(positions)).collect(),
-            scratch: BlockScratch::new(&self.blocks, self.width, n_threads, rows, positions),
-        }
+    /// Room for the keys and values of a context of `positions`.
+    pub(crate) fn new_caches(&self, positions: usize) -> Vec<KvLayer> {
+        self.blocks.iter().map(|block| block.new_cache(positions)).collect()
+    }
+
+    /// Scratch for a context of `positions`, of which at most `rows` go through at once.
+    pub(crate) fn new_scratch(&self, n_threads: usize, rows: usize, positions: usize) -> BlockScratch {
+        BlockScratch::new(&self.blocks, self.width, n_threads, rows, positions)
     }
 
     /// The attention of the first block, where nothing stands before it but what is added for positions.
@@ -90,51 +82,59 @@ impl Stack {
     pub(crate) fn forward_window(
         &self,
         compute: &Compute,
-        state: &mut StackState,
+        scratch: &mut BlockScratch,
+        places: &mut dyn Places,
         tables: &FirstLayer,
         bytes: &[u8],
         cancel: Option<&Cancel>,
         x: &mut [f32],
     ) -> Result<usize> {
-        tables.fill(self, bytes, x, state.scratch.qkv());
-        self.run_blocks(compute, state, 0, true, true, cancel, x)
+        tables.fill(self, bytes, x, scratch.qkv());
+        self.run_blocks(compute, scratch, places, true, true, cancel, x)
     }
 
-    /// Runs the rows of x, (n, width), at positions `first..first + n`, in place. Returns the rows that come out: n,
-    /// or with `last_only` one, the last position's, which then is the first row of `x`.
+    /// Runs the rows of x, (n, width), which stand at `places`, in place. Returns the rows that come out: n, or with
+    /// `last_only` (for rows of one session) one, the last position's, which then is the first row of `x`.
     pub(crate) fn forward(
         &self,
         compute: &Compute,
-        state: &mut StackState,
-        first: usize,
+        scratch: &mut BlockScratch,
+        places: &mut dyn Places,
         last_only: bool,
         cancel: Option<&Cancel>,
         x: &mut [f32],
     ) -> Result<usize> {
-        self.add_positions(first, x);
+        let rows = x.len() / self.width;
+        let mut row = 0;
+        while row < rows {
+            let run = places.run(row, rows);
+            self.add_positions(places.position(row), &mut x[row * self.width..(row + run) * self.width]);
+            row += run;
+        }
         if let Some(norm) = &self.input_norm {
             norm.forward(compute, x);
         }
-        self.run_blocks(compute, state, first, last_only, false, cancel, x)
+        self.run_blocks(compute, scratch, places, last_only, false, cancel, x)
     }
 
     /// `has_qkv`: the first block's queries, keys and values lie in the scratch.
     fn run_blocks(
         &self,
         compute: &Compute,
-        state: &mut StackState,
-        first: usize,
+        scratch: &mut BlockScratch,
+        places: &mut dyn Places,
         last_only: bool,
         has_qkv: bool,
         cancel: Option<&Cancel>,
         x: &mut [f32],
     ) -> Result<usize> {
         let mut rows = x.len() / self.width;
-        for (i, (block, cache)) in self.blocks.iter().zip(&mut state.caches).enumerate() {
+        for (layer, block) in self.blocks.iter().enumerate() {
             cancel.map_or(Ok(()), Cancel::check)?;
-            let last_only = last_only && i + 1 == self.blocks.len();
-            let pass = Pass { first, rotary: self.rotary.as_ref(), last_only, has_qkv: has_qkv && i == 0 };
-            rows = block.forward(compute, cache, pass, x, self.width, &mut state.scratch);
+            let last_only = last_only && layer + 1 == self.blocks.len();
+            let rotary = self.rotary.as_ref();
+            let pass = Pass { layer, rotary, last_only, has_qkv: has_qkv && layer == 0 };
+            rows = block.forward(compute, places, pass, x, self.width, scratch);
         }
         Ok(rows)
     }
@@ -149,48 +149,63 @@ pub(crate) struct Aggregated {
     pub stack: Stack,
 }
 
-/// What a session keeps for the coarse stream.
+/// What a session remembers of the coarse stream.
 #[derive(Debug, Clone)]
-pub(crate) struct AggregatedState {
-    stack: StackState,
+pub(crate) struct CoarseMemory {
+    /// Keys and values of its blocks.
+    pub caches: Vec<KvLayer>,
     /// Causal: the last `kernel - 1` arriving rows, then those of the chunk, (kernel - 1 + rows, arriving).
     input: Vec<f32>,
-    patches: Vec<f32>,
-    /// Coarse states that were computed last, (coarse rows, A).
-    coarse: Vec<f32>,
     /// Causal: the latest coarse state, (A).
     current: Vec<f32>,
 }
 
-impl AggregatedState {
-    /// Bytes of keys and values.
-    pub(crate) fn cache_bytes(&self) -> usize {
-        self.stack.cache_bytes()
+/// Memory for the rows that go through the coarse stream together.
+#[derive(Debug, Clone)]
+pub(crate) struct CoarseScratch {
+    blocks: BlockScratch,
+    patches: Vec<f32>,
+    coarse: Vec<f32>, // (coarse rows, A)
+}
+
+impl CoarseScratch {
+    /// How many rows it has room for.
+    pub(crate) fn rows(&self, streams: &Aggregated) -> usize {
+        self.coarse.len() / streams.stack.width
     }
 }
 
 impl Aggregated {
-    /// State for a context whose frontend gives `positions` rows, of which at most `rows` arrive at once.
-    pub(crate) fn new_state(&self, n_threads: usize, rows: usize, positions: usize) -> AggregatedState {
+    /// Memory and scratch for a context whose frontend gives `positions` rows, of which at most `rows` arrive at once.
+    pub(crate) fn new_state(
+        &self,
+        n_threads: usize,
+        rows: usize,
+        positions: usize,
+    ) -> (CoarseMemory, CoarseScratch) {
         let causal = self.start.is_some();
         let coarse_positions =
             if causal { positions / self.conv.stride() } else { self.conv.output_len(positions) };
         let coarse_rows = if causal { rows.div_ceil(self.conv.stride()) } else { coarse_positions };
         let history = if causal { (self.conv.kernel() - 1 + rows) * self.conv.inputs() } else { 0 };
-        AggregatedState {
-            stack: self.stack.new_state(n_threads, coarse_rows, coarse_positions),
+        let memory = CoarseMemory {
+            caches: self.stack.new_caches(coarse_positions),
             input: vec![0.0; history],
+            current: self.start.clone().unwrap_or_default(),
+        };
+        let scratch = CoarseScratch {
+            blocks: self.stack.new_scratch(n_threads, coarse_rows, coarse_positions),
             patches: vec![0.0; self.conv.patches_len(coarse_rows)],
             coarse: vec![0.0; coarse_rows * self.stack.width],
-            current: self.start.clone().unwrap_or_default(),
-        }
+        };
+        (memory, scratch)
     }
 
     /// Back to before the first byte.
-    pub(crate) fn clear(&self, state: &mut AggregatedState) {
-        state.input.fill(0.0);
+    pub(crate) fn clear(&self, memory: &mut CoarseMemory) {
+        memory.input.fill(0.0);
         if let Some(start) = &self.start {
-            state.current.copy_from_slice(start);
+            memory.current.copy_from_slice(start);
         }
     }
 
@@ -203,10 +218,10 @@ impl Aggregated {
     }
 
     /// Takes arriving rows, (n, arriving), of a causal model into the history, and computes nothing.
-    pub(crate) fn remember(&self, state: &mut AggregatedState, arriving: &[f32]) {
+    pub(crate) fn remember(&self, memory: &mut CoarseMemory, arriving: &[f32]) {
         let history = (self.conv.kernel() - 1) * self.conv.inputs();
-        state.input[history..history + arriving.len()].copy_from_slice(arriving);
-        state.input.copy_within(arriving.len()..arriving.len() + history, 0);
+        memory.input[history..history + arriving.len()].copy_from_slice(arriving);
+        memory.input.copy_within(arriving.len()..arriving.len() + history, 0);
     }
 
     /// Runs the stream on arriving rows, (n, arriving), at positions `first..first + n` of the context, and calls
@@ -215,7 +230,8 @@ impl Aggregated {
     pub(crate) fn forward(
         &self,
         compute: &Compute,
-        state: &mut AggregatedState,
+        memory: &mut CoarseMemory,
+        scratch: &mut CoarseScratch,
         first: usize,
         last_only: bool,
         cancel: Option<&Cancel>,
@@ -223,10 +239,12 @@ impl Aggregated {
         mut each: impl FnMut(usize, &[f32]),
     ) -> Result<()> {
         let width = self.stack.width;
-        let AggregatedState { stack, input, patches, coarse, current } = state;
+        let CoarseMemory { caches, input, current } = memory;
+        let CoarseScratch { blocks, patches, coarse } = scratch;
         if self.start.is_none() {
             let len = self.conv.forward(compute, arriving, patches, coarse);
-            self.stack.forward(compute, stack, 0, true, cancel, &mut coarse[..len * width])?;
+            let mut places = Chunk { first: 0, caches };
+            self.stack.forward(compute, blocks, &mut places, true, cancel, &mut coarse[..len * width])?;
             each(0, &coarse[..width]);
             return Ok(());
         }
@@ -242,7 +260,8 @@ impl Aggregated {
             let len = ((end - begin - 1) * stride + self.conv.kernel()) * inputs;
             self.conv.forward(compute, &input[offset..offset + len], patches, coarse);
             let rows = &mut coarse[..(end - begin) * width];
-            self.stack.forward(compute, stack, begin, false, cancel, rows)?;
+            let mut places = Chunk { first: begin, caches };
+            self.stack.forward(compute, blocks, &mut places, false, cancel, rows)?;
         }
         for i in if last_only { n - 1..n } else { 0..n } {
             let complete = (first + i + 1) / stride;
@@ -258,6 +277,51 @@ impl Aggregated {
         }
         input.copy_within(n * inputs..n * inputs + history, 0);
         Ok(())
+    }
+
+    /// As [`forward`](Self::forward) for the arriving row that each session of a causal model has, (n, arriving).
+    pub(crate) fn step(
+        &self,
+        compute: &Compute,
+        scratch: &mut CoarseScratch,
+        members: &mut dyn Members,
+        arriving: &[f32],
+        mut each: impl FnMut(usize, &[f32]),
+    ) {
+        let (width, inputs, stride) = (self.stack.width, self.conv.inputs(), self.conv.stride());
+        let remembers = "a parallel model's session remembers its coarse stream";
+        let CoarseScratch { blocks, patches, coarse } = scratch;
+        let mut complete = [0; MAX_TOGETHER];
+        let mut n = 0;
+        for (row, arriving) in arriving.chunks_exact(inputs).enumerate() {
+            let memory = members.memory(row);
+            let completes = (memory.len + 1).is_multiple_of(stride);
+            let input = &mut memory.coarse.as_mut().expect(remembers).input;
+            let window = self.conv.kernel() * inputs;
+            input[window - inputs..window].copy_from_slice(arriving);
+            if completes {
+                self.conv.patch(n, input, patches);
+                complete[n] = row;
+                n += 1;
+            }
+            input.copy_within(inputs..window, 0);
+        }
+        let complete = &complete[..n];
+        if n > 0 {
+            self.conv.forward_patches(compute, n, patches, coarse);
+            let coarse = &mut coarse[..n * width];
+            let mut places = CoarseRows { members, complete, stride };
+            self.stack
+                .forward(compute, blocks, &mut places, false, None, coarse)
+                .expect("nothing cancels this");
+            for (&row, state) in complete.iter().zip(coarse.chunks_exact(width)) {
+                let memory = members.memory(row).coarse.as_mut().expect(remembers);
+                memory.current.copy_from_slice(state);
+            }
+        }
+        for row in 0..members.len() {
+            each(row, &members.memory(row).coarse.as_ref().expect(remembers).current);
+        }
     }
 }
 

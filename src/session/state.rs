@@ -132,6 +132,9 @@ impl Session {
             return Err(bad("holds a number of bytes that is impossible at its position"));
         }
         self.engine.clear();
+        if let Some(drafter) = &mut self.drafter {
+            drafter.rewind(0);
+        }
         self.taken = 0;
         self.started = started;
         self.generated = generated;

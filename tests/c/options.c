@@ -78,7 +78,7 @@ static void refused_session_options(void) {
     options.overflow = 2;
     FAILS(GRUG_EINVAL, "grug_session_options.overflow", grug_session_new(model, &options, &session, &err));
     options.overflow = 0;
-    options.flags = 1;
+    options.flags = 2;
     FAILS(GRUG_EINVAL, "grug_session_options.flags", grug_session_new(model, &options, &session, &err));
     options.flags = 0;
     options.max_context = UINT64_MAX;

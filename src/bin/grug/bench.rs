@@ -14,11 +14,14 @@ use grug::config::ModelConfig;
 use grug::init::initial_values;
 use grug::manifest::ModelTensors;
 use grug::quantize::{Target, quantize};
-use grug::{Error, ErrorKind, Model, ModelOptions, Sampler, SamplerOptions, Session, SessionOptions};
+use grug::{
+    Drafts, Error, ErrorKind, Model, ModelOptions, Sampler, SamplerOptions, Session, SessionOptions, Step,
+    next_batch,
+};
 
 use crate::output::{Failure, Outcome, print};
 
-/// Measure decoding, prefill and loading.
+/// Measure decoding, alone and in a batch of sessions, prefill and loading.
 #[derive(Args)]
 pub struct Arguments {
     /// A model file; or a yardstick with random weights: S (3.2M parameters), M (25M) or L (151M), causal; single (51M) or
@@ -40,6 +43,9 @@ pub struct Arguments {
     #[arg(long)]
     json: bool,
 }
+
+/// Sessions that step together.
+const BATCH: usize = 8;
 
 /// The shape of GPT-2 with exact GELU, three sizes; and the published defaults, with a single and with parallel streams.
 fn yardstick(name: &str) -> Option<ModelConfig> {
@@ -107,9 +113,14 @@ fn read_rate(buffer: &[u64], threads: usize) -> f64 {
     (passes * size_of_val(buffer)) as f64 / begin.elapsed().as_secs_f64()
 }
 
+/// A session that computes a byte at a time: random weights write what is easily drafted.
+fn plain_session(model: &Model) -> Outcome<Session> {
+    Ok(Session::new(model, &SessionOptions { drafts: Drafts::Off, ..Default::default() })?)
+}
+
 /// Bytes a second of `n` bytes decoded one by one after `context` bytes.
 fn decode_rate(model: &Model, context: usize, n: usize) -> Outcome<f64> {
-    let mut session = Session::new(model, &SessionOptions::default())?;
+    let mut session = plain_session(model)?;
     let mut sampler = Sampler::new(&SamplerOptions { seed: 1, ..Default::default() })?;
     let text: Vec<u8> = (0..context).map(|i| b"the quick brown fox "[i % 20]).collect();
     session.feed(&text)?;
@@ -119,6 +130,27 @@ fn decode_rate(model: &Model, context: usize, n: usize) -> Outcome<f64> {
         session.next(&mut sampler)?;
     }
     Ok(n as f64 / begin.elapsed().as_secs_f64())
+}
+
+/// Bytes a second of [`BATCH`] sessions together that decode `n` bytes each, a step at a time.
+fn batch_rate(model: &Model, n: usize) -> Outcome<f64> {
+    let mut sessions = Vec::new();
+    for i in 0..BATCH {
+        let mut session = plain_session(model)?;
+        session.feed(&vec![b'a' + i as u8; 1 + i])?;
+        sessions.push((session, Sampler::greedy()));
+    }
+    let mut steps: Vec<Step<'_>> =
+        sessions.iter_mut().map(|(session, sampler)| Step { session, sampler, input: None }).collect();
+    let mut bytes = vec![Ok(0); steps.len()];
+    next_batch(&mut steps, &mut bytes)?;
+    let begin = Instant::now();
+    for _ in 0..n {
+        next_batch(&mut steps, &mut bytes)?;
+    }
+    let seconds = begin.elapsed().as_secs_f64();
+    bytes.into_iter().try_for_each(|byte| byte.map(|_| ()))?;
+    Ok((n * BATCH) as f64 / seconds)
 }
 
 /// Bytes a second of `n` bytes fed at once.
@@ -170,6 +202,7 @@ pub fn run(arguments: &Arguments) -> Outcome {
         rates.entry("decode").or_default().push(decode_rate(&model, 0, n)?);
         if causal {
             rates.entry("decode_long").or_default().push(decode_rate(&model, long_context, n)?);
+            rates.entry("batch").or_default().push(batch_rate(&model, n.div_ceil(4))?);
             rates.entry("prefill").or_default().push(prefill_rate(&model, prefill)?);
         }
     }
@@ -204,6 +237,8 @@ pub fn run(arguments: &Arguments) -> Outcome {
         line("decode", "decode", format!(", {:.0} % of the reading limit", share("decode")));
         let note = format!(" after {long_context} bytes, {:.0} % of the reading limit", share("decode_long"));
         line("decode", "decode_long", note);
+        let times = medians.get("batch").map_or(0.0, |rate| rate / medians["decode"]);
+        line("batch", "batch", format!(" of {BATCH} sessions together, {times:.1} × one alone"));
         let flops = 2.0 * model.n_params() as f64 * medians.get("prefill").copied().unwrap_or(0.0);
         line("prefill", "prefill", format!(" of {prefill} bytes, {:.1} GFLOP/s", flops / 1e9));
     } else {

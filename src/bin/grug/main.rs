@@ -1,10 +1,11 @@
-//! The `grug` command: import, look at, run and measure models.
+//! The `grug` command: import, look at, run, measure and export models.
 //!
 //! Here are the arguments and the way out; each subcommand has a file. A failure is one line on standard error,
 //! `grug: FILE: what`, and status 1; wrong usage is status 2, an interrupt 130.
 
 mod bench;
 mod devices;
+mod export;
 mod generate;
 mod import;
 mod info;
@@ -35,6 +36,7 @@ enum Command {
     Generate(generate::Arguments),
     Score(score::Arguments),
     Quantize(quantize::Arguments),
+    Export(export::Arguments),
     Bench(bench::Arguments),
     Devices(devices::Arguments),
 }
@@ -46,6 +48,7 @@ fn main() -> ExitCode {
         Command::Generate(arguments) => generate::run(&arguments),
         Command::Score(arguments) => score::run(&arguments),
         Command::Quantize(arguments) => quantize::run(&arguments),
+        Command::Export(arguments) => export::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Devices(arguments) => devices::run(&arguments),
     };
