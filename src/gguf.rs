@@ -173,7 +173,7 @@ impl Exporter<'_> {
         if let Some(bias) = &specs.head_bias {
             let bias = self.numbers(bias)?;
             let output = self.tensors.last().expect("the output layer was just added");
-            let shift = output_bias::as_input(&output.kind.to_f32(&output.bytes), &bias).ok_or_else(|| {
+            let shift = output_bias::as_input(&output.kind.unpack(&output.bytes), &bias).ok_or_else(|| {
                 Error::new(
                     ErrorKind::Unsupported,
                     format!(
@@ -237,13 +237,13 @@ impl Exporter<'_> {
                 ),
             ));
         }
-        let bytes = kind.from_f32(&numbers);
+        let bytes = kind.pack(&numbers);
         self.tensors.push(Tensor { name: format!("{name}.weight"), shape: shape.to_vec(), kind, bytes });
         Ok(())
     }
 
     fn floats(&mut self, name: &str, shape: &[usize], numbers: &[f32]) {
-        let bytes = Kind::F32.from_f32(numbers);
+        let bytes = Kind::F32.pack(numbers);
         self.tensors.push(Tensor { name: name.into(), shape: shape.to_vec(), kind: Kind::F32, bytes });
     }
 

@@ -87,8 +87,10 @@ fn a_batch_is_each_session_alone_bit_by_bit() {
                     (session, sampler(i))
                 })
                 .collect();
-            let mut alone: Vec<(Session, Sampler)> =
-                together.iter().map(|(session, sampler)| (session.fork(), sampler.clone())).collect();
+            let mut alone: Vec<(Session, Sampler)> = together
+                .iter()
+                .map(|(session, sampler)| (session.fork().unwrap(), sampler.clone()))
+                .collect();
             // Long enough that every causal context slides.
             for step in 0..40usize {
                 // Some come and go, and some are fed.
@@ -150,7 +152,7 @@ fn what_goes_wrong_in_one_session_spoils_no_other() {
         let nothing = Grammar::new(GrammarKind::Regex, "a").unwrap();
         samplers[2] = Sampler::new(&SamplerOptions { grammar: Some(nothing), ..Default::default() }).unwrap();
         samplers[2].accept(b'a').unwrap();
-        let mut alone = sessions[3].fork();
+        let mut alone = sessions[3].fork().unwrap();
         cancel.trigger();
         let run = |sessions: &mut [Session], samplers: &mut [Sampler]| -> Vec<Result<u8, Error>> {
             let mut steps: Vec<_> = sessions

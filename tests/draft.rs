@@ -149,7 +149,7 @@ fn whatever_comes_in_place_of_a_draft_is_right() {
                         assert_eq!(session.next(&mut given.clone()).unwrap(), byte);
                     }
                 }
-                let (mut forked, mut nats) = (with.fork(), ([0.0; 5], [0.0; 5]));
+                let (mut forked, mut nats) = (with.fork().unwrap(), ([0.0; 5], [0.0; 5]));
                 match round % 6 {
                     0 => {
                         let bytes = some_bytes(round % 5, round as u32);

@@ -63,7 +63,7 @@ impl Kind {
     }
 
     /// Numbers as bytes of the file.
-    pub(super) fn from_f32(self, numbers: &[f32]) -> Vec<u8> {
+    pub(super) fn pack(self, numbers: &[f32]) -> Vec<u8> {
         let blocks = numbers.as_chunks::<BLOCK>().0;
         match self {
             Kind::F32 => numbers.iter().flat_map(|v| v.to_le_bytes()).collect(),
@@ -74,7 +74,7 @@ impl Kind {
     }
 
     /// Bytes of the file as numbers.
-    pub(super) fn to_f32(self, bytes: &[u8]) -> Vec<f32> {
+    pub(super) fn unpack(self, bytes: &[u8]) -> Vec<f32> {
         let scale = |block: &[u8]| f16::from_le_bytes([block[0], block[1]]).to_f32();
         match self {
             Kind::F32 => bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
@@ -147,13 +147,13 @@ mod tests {
         let numbers: Vec<f32> = (0..96).map(|i| ((i * 37 % 96) as f32 - 48.0) / 50.0).collect();
         for (kind, tolerance) in [(Kind::F32, 0.0), (Kind::F16, 5e-4), (Kind::Q8_0, 5e-3), (Kind::Q4_0, 0.13)]
         {
-            let back = kind.to_f32(&kind.from_f32(&numbers));
+            let back = kind.unpack(&kind.pack(&numbers));
             assert_eq!(back.len(), numbers.len());
             let error = numbers.iter().zip(&back).fold(0.0f32, |max, (a, b)| max.max((a - b).abs()));
             assert!(error <= tolerance, "{kind:?}: {error}");
             assert_eq!(kind.name().parse::<Kind>().unwrap(), kind);
         }
-        assert_eq!(Kind::Q8_0.to_f32(&Kind::Q8_0.from_f32(&[0.0; 32])), [0.0; 32]);
-        assert_eq!(Kind::Q4_0.to_f32(&Kind::Q4_0.from_f32(&[0.0; 32])), [0.0; 32]);
+        assert_eq!(Kind::Q8_0.unpack(&Kind::Q8_0.pack(&[0.0; 32])), [0.0; 32]);
+        assert_eq!(Kind::Q4_0.unpack(&Kind::Q4_0.pack(&[0.0; 32])), [0.0; 32]);
     }
 }
