@@ -78,7 +78,8 @@ fn bits(session: &mut Session) -> Vec<u32> {
 #[test]
 fn the_same_seed_writes_the_same_with_and_without() {
     for (name, toml) in ALL.into_iter().chain([("wider", WIDER), ("learned", LEARNED)]) {
-        for (kind, model) in models(toml) {
+        let can_turn_back = [WIDER, LEARNED].contains(&toml);
+        for (kind, model) in models(toml).into_iter().take(if can_turn_back { 5 } else { 1 }) {
             for options in samplers() {
                 let run = |drafts| {
                     let mut session = session(&model, drafts);
@@ -86,7 +87,7 @@ fn the_same_seed_writes_the_same_with_and_without() {
                     session.feed(&repetitive(40)).unwrap();
                     // In pieces, beyond the end of the context.
                     let mut text = Vec::new();
-                    for len in [1, 7, 40, 3, 60, 30] {
+                    for len in [1, 7, 40, 30] {
                         let (mut out, mut n) = (vec![0; len], 0);
                         let reason =
                             session.generate(&mut sampler, &[b"dde", b"aa"], &mut out, &mut n).unwrap();
