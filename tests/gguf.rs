@@ -57,7 +57,7 @@ fn the_gguf_package_reads_the_model_that_was_exported() {
         {
             export(&Checkpoint::open(&model).unwrap(), kind, &out).unwrap();
             let hex: String = text.iter().map(|b| format!("{b:02x}")).collect();
-            let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/gguf.py");
+            let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/read_gguf.py");
             let result = python().unwrap().arg(script).arg(&out).arg(hex).output().unwrap();
             assert!(result.status.success(), "{}", String::from_utf8_lossy(&result.stderr));
             let answer: serde_json::Value = serde_json::from_slice(&result.stdout).unwrap();
