@@ -396,6 +396,8 @@ GRUG_API void grug_sampler_free(grug_sampler *sp);
 #define GRUG_OVERFLOW_SLIDE 0
 /** When the context is full, refuse to go on: GRUG_EFULL. */
 #define GRUG_OVERFLOW_ERROR 1
+/** Flag of a session: compute a byte at a time, without drafts of what may come. Only time depends on it. */
+#define GRUG_SESSION_NO_DRAFTS 1
 
 /** A session: one stream of bytes, what the model remembers of it, and the prediction of its next byte. */
 typedef struct grug_session grug_session;
@@ -408,7 +410,7 @@ typedef struct grug_session_options {
     uint64_t max_context;
     /** GRUG_OVERFLOW_SLIDE or GRUG_OVERFLOW_ERROR. */
     uint32_t overflow;
-    /** Reserved: must be 0. */
+    /** GRUG_SESSION_ flags. */
     uint32_t flags;
     /** Stops whatever the session is doing, within a few milliseconds of work. Retained. */
     const grug_cancel *cancel;
