@@ -1,19 +1,25 @@
 //! Checks a GPU against the CPU, and measures it: for machines that have one, but no Rust.
 //!
+//! `scripts/gpu-table FOLDER` builds it, and puts into the folder what such a machine needs, with PyTorch's side of the
+//! comparison. The program needs nothing beside it:
+//!
 //! ```text
-//! cargo build --release --example gpu_table --features wgpu,cuda     (anywhere)
-//! target/release/examples/gpu_table [DEVICE]...                      (there; without arguments, every device)
+//! gpu_table [--check] [DEVICE]...     without devices, on every one but the CPU
 //! ```
-//! The program needs nothing beside it. It prints, for each device, the largest difference of logits from the CPU's on
-//! models of every kind, and then microseconds a byte of decoding and bytes a second of prefill.
+//! It prints, for each device, the largest difference of logits from the CPU's on models of every kind, and then, unless
+//! told to --check alone, microseconds a byte of decoding and bytes a second of prefill.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use grug::checkpoint::{TensorToWrite, save_model};
+use grug::checkpoint::{Checkpoint, TensorToWrite, f32_bytes, save_model};
 use grug::init::initial_values;
 use grug::manifest::ModelTensors;
-use grug::{Model, ModelConfig, ModelOptions, Result, Sampler, SamplerOptions, Session, SessionOptions};
+use grug::quantize::{Target, quantize};
+use grug::{
+    Model, ModelConfig, ModelOptions, Result, Sampler, SamplerOptions, Session, SessionOptions, Step,
+    next_batch,
+};
 
 /// Small models of every kind, for the comparison.
 const KINDS: [(&str, &str); 4] = [
@@ -45,29 +51,26 @@ const KINDS: [(&str, &str); 4] = [
 /// The models that are measured.
 const MEASURED: [(&str, usize, usize, usize); 2] = [("d512 L8", 512, 8, 8), ("d1024 L12", 1024, 12, 16)];
 
-/// Writes a random model with weights of 16 bits, and loads it on each of the devices.
-fn models(toml: &str, devices: &[&str], self_check: bool) -> Result<Vec<Model>> {
+/// Writes a random model with weights of this kind (`None`: f32), and loads it on each of the devices.
+fn models(toml: &str, weights: Option<Target>, devices: &[&str]) -> Result<Vec<Model>> {
     let config = ModelConfig::from_toml(toml)?;
     let path = std::env::temp_dir().join(format!("gpu_table-{}.safetensors", std::process::id()));
     let specs = ModelTensors::specs(&config).into_leaves();
-    let bytes: Vec<Vec<u8>> = specs
-        .iter()
-        .enumerate()
-        .map(|(i, spec)| {
-            initial_values(spec, i, 1).iter().flat_map(|v| half::bf16::from_f32(*v).to_le_bytes()).collect()
-        })
-        .collect();
+    let bytes: Vec<Vec<u8>> =
+        specs.iter().enumerate().map(|(i, spec)| f32_bytes(&initial_values(spec, i, 1))).collect();
     let tensors: Vec<_> = specs
         .iter()
         .zip(&bytes)
-        .map(|(spec, bytes)| TensorToWrite { name: &spec.name, dtype: "BF16", shape: &spec.shape, bytes })
+        .map(|(spec, bytes)| TensorToWrite { name: &spec.name, dtype: "F32", shape: &spec.shape, bytes })
         .collect();
     save_model(&path, &config, &BTreeMap::new(), &tensors)?;
+    if let Some(weights) = weights {
+        quantize(&Checkpoint::open_copied(&path)?, weights, &path)?;
+    }
     let load = |device: &&str| {
-        Model::load(
-            &path,
-            &ModelOptions { device: device.to_string(), mmap: false, self_check, ..Default::default() },
-        )
+        let options =
+            ModelOptions { device: device.to_string(), mmap: false, self_check: false, ..Default::default() };
+        Model::load(&path, &options)
     };
     let models = devices.iter().map(load).collect();
     // A file that stays behind in the folder for such files is no failure.
@@ -78,7 +81,7 @@ fn models(toml: &str, devices: &[&str], self_check: bool) -> Result<Vec<Model>> 
 /// The largest difference of logits while both are fed the same text, relative to the largest logit.
 fn difference(toml: &str, device: &str) -> Result<f32> {
     let mut sessions = Vec::new();
-    for model in models(toml, &["cpu", device], false)? {
+    for model in models(toml, None, &["cpu", device])? {
         sessions.push(Session::new(&model, &SessionOptions::default())?);
     }
     let text: Vec<u8> = (0..120u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 21) as u8).collect();
@@ -123,7 +126,34 @@ fn measure(model: &Model, start: usize) -> Result<(f64, f64)> {
     Ok((median(decode.split_off(1)), median(prefill.split_off(1))))
 }
 
-fn run() -> Result<bool> {
+/// Microseconds a byte of decoding, over all bytes of `n` sessions that go on together.
+fn measure_batch(model: &Model, n: usize) -> Result<f64> {
+    let mut sessions = Vec::new();
+    let mut samplers = Vec::new();
+    for i in 0..n {
+        let mut session = Session::new(model, &SessionOptions::default())?;
+        session.feed(b"0123456789abcdef")?;
+        sessions.push(session);
+        let seed = i as u64;
+        samplers.push(Sampler::new(&SamplerOptions { temperature: 1.0, seed, ..Default::default() })?);
+    }
+    let mut times = Vec::new();
+    for _ in 0..4 {
+        let now = Instant::now();
+        for _ in 0..32 {
+            let pairs = sessions.iter_mut().zip(&mut samplers);
+            let mut steps: Vec<Step<'_>> =
+                pairs.map(|(session, sampler)| Step { session, sampler, input: None }).collect();
+            let mut bytes = vec![Ok(0); n];
+            next_batch(&mut steps, &mut bytes)?;
+            bytes.into_iter().collect::<Result<Vec<u8>>>()?;
+        }
+        times.push(now.elapsed().as_secs_f64() * 1e6 / (32 * n) as f64);
+    }
+    Ok(median(times.split_off(1)))
+}
+
+fn run(check_only: bool, mut wanted: Vec<String>) -> Result<bool> {
     let found = grug::device::devices();
     for device in &found {
         println!(
@@ -134,7 +164,6 @@ fn run() -> Result<bool> {
             device.memory_total >> 20
         );
     }
-    let mut wanted: Vec<String> = std::env::args().skip(1).collect();
     if wanted.is_empty() {
         wanted = found.iter().skip(1).map(|device| device.name()).collect();
     }
@@ -149,17 +178,26 @@ fn run() -> Result<bool> {
             good &= worst < 1e-4;
             println!("  {worst:9.2e}  {name}{}", if worst < 1e-4 { "" } else { "   TOO LARGE" });
         }
-        println!("{device}: weights of 16 bits (bf16), one session, random weights, medians of 5");
-        println!("  model      context   us a byte   prefill bytes/s");
+        if check_only {
+            continue;
+        }
+        println!("{device}: random weights, medians of 5; prefill of 512 bytes");
+        println!(
+            "  model      weights  us a byte: at 16   at 512  8 sessions  64 sessions   prefill bytes/s"
+        );
         for (name, d, layers, heads) in MEASURED {
             let toml = format!(
                 "context_bytes = 1024\nembedding_dim = {d}\nd_model = {d}\nn_heads = {heads}\nn_layers = {layers}\n\
                  positions = \"rotary\"\nnorm_first = true\n"
             );
-            let model = models(&toml, &[device], false)?.remove(0);
-            for start in [16, 512] {
-                let (decode, prefill) = measure(&model, start)?;
-                println!("  {name:9}  {start:7}   {decode:9.1}   {prefill:15.0}");
+            for (weights, target) in [("bf16", Target::Bf16), ("int8", Target::Int8)] {
+                let model = models(&toml, Some(target), &[device])?.remove(0);
+                let (short, _) = measure(&model, 16)?;
+                let (long, prefill) = measure(&model, 512)?;
+                let (few, many) = (measure_batch(&model, 8)?, measure_batch(&model, 64)?);
+                println!(
+                    "  {name:9}  {weights:7}  {short:16.1}  {long:7.1}  {few:10.1}  {many:11.1}  {prefill:16.0}"
+                );
             }
         }
     }
@@ -167,7 +205,13 @@ fn run() -> Result<bool> {
 }
 
 fn main() -> std::process::ExitCode {
-    match run() {
+    let (flags, devices): (Vec<String>, Vec<String>) =
+        std::env::args().skip(1).partition(|argument| argument.starts_with('-'));
+    if flags.iter().any(|flag| flag != "--check") {
+        println!("usage: gpu_table [--check] [DEVICE]...");
+        return std::process::ExitCode::from(if flags.iter().any(|flag| flag == "--help") { 0 } else { 2 });
+    }
+    match run(!flags.is_empty(), devices) {
         Ok(true) => std::process::ExitCode::SUCCESS,
         Ok(false) => std::process::ExitCode::FAILURE,
         Err(error) => {

@@ -290,12 +290,17 @@ impl Session {
     pub fn next(&mut self, sampler: &mut Sampler) -> Result<u8> {
         self.check_room(1)?;
         self.cancel.as_ref().map_or(Ok(()), Cancel::check)?;
-        let end_byte = self.model.end_byte();
-        let byte = sampler.choose(self.logits()?, end_byte)?;
+        let mut byte = [0];
+        if self.run_ahead(sampler, &mut byte)? == 1 {
+            sampler.count_draws(1);
+        } else {
+            let end_byte = self.model.end_byte();
+            byte[0] = sampler.choose(self.logits()?, end_byte)?;
+        }
         // It passes through the model when the byte after it is asked for: a text's last byte costs nothing.
-        self.append(&[byte]);
+        self.append(&byte);
         self.generated += 1;
-        Ok(byte)
+        Ok(byte[0])
     }
 
     /// Writes bytes into `out` until it is full or something ends the text; a stop sequence is part of what is

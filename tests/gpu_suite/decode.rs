@@ -79,6 +79,42 @@ fn running_ahead_is_the_same_as_one_byte_at_a_time() {
     }
 }
 
+/// Single bytes are computed ahead; whatever comes between them, nothing is to be seen of that.
+#[test]
+fn bytes_chosen_ahead_do_not_show() {
+    for (name, toml) in [ALL[0], ALL[2], ALL[3]] {
+        let [mut cpu, mut gpu] = models(toml, "F32").map(|model| session(&model));
+        let draw = || sampler(SamplerOptions { temperature: 1.0, seed: 2, ..Default::default() });
+        let mut samplers = [draw(), draw()];
+        for step in 0..8 {
+            let mut seen = [&mut cpu, &mut gpu].into_iter().zip(&mut samplers).map(|(session, sampler)| {
+                // Enough for some to be chosen ahead.
+                let mut text: Vec<u8> = (0..3 + step % 2).map(|_| session.next(sampler).unwrap()).collect();
+                match step % 4 {
+                    0 => session.feed(&text[1..]).unwrap(),
+                    1 => session.rewind(2).unwrap(),
+                    2 => {
+                        session.score(b"ab", None).unwrap();
+                        session.rewind(1).unwrap();
+                    }
+                    _ => {
+                        let mut fork = session.fork().unwrap();
+                        let mut again = sampler.clone();
+                        text.extend((0..3).map(|_| fork.next(&mut again).unwrap()));
+                        sampler.reset(step);
+                    }
+                }
+                text.push(session.next(sampler).unwrap());
+                (text, session.position(), session.logits().unwrap().to_vec())
+            });
+            let (a, b) = (seen.next().unwrap(), seen.next().unwrap());
+            assert_eq!((a.0, a.1), (b.0, b.1), "{name}, step {step}");
+            let difference = relative_difference(&b.2, &a.2);
+            assert!(difference < 1e-4, "{name}, step {step}: {difference}");
+        }
+    }
+}
+
 #[test]
 fn what_was_chosen_beyond_a_stop_never_happened() {
     for (name, toml) in [ALL[0], ALL[1], ALL[2], ALL[3]] {

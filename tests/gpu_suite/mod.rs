@@ -4,9 +4,10 @@
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
-use grug::checkpoint::{Checkpoint, TensorToWrite, f32_bytes, save_model};
+use grug::checkpoint::{Checkpoint, StoredMatrix, TensorToWrite, f32_bytes, save_model};
 use grug::init::initial_values;
-use grug::manifest::{Init, ModelTensors};
+use grug::manifest::{Init, ModelTensors, TensorSpec};
+use grug::quantize::{CODES, Target, quantize};
 use grug::{Model, ModelConfig, ModelOptions, Sampler, SamplerOptions, Session, SessionOptions};
 
 use crate::common::ALL;
@@ -58,8 +59,9 @@ pub fn every_kind() -> impl Iterator<Item = (&'static str, &'static str)> {
     ALL.into_iter().chain(MORE)
 }
 
-/// The same random model on the CPU and on the GPU. Its numbers are such as this dtype holds; the GPU has them in that dtype,
-/// the CPU in f32, so that nothing but the GPU's arithmetic differs. Made once: compiling kernels takes time.
+/// The same random model on the CPU and on the GPU, of f32, f16, bf16, int8 or 4-bit weights. Its numbers are such as that
+/// holds; the GPU has them so, the CPU in f32, so that nothing but the GPU's arithmetic differs. Made once: compiling
+/// kernels takes time.
 pub fn models(toml: &str, dtype: &str) -> [Model; 2] {
     static MADE: Mutex<BTreeMap<(String, String), [Model; 2]>> = Mutex::new(BTreeMap::new());
     let mut made = MADE.lock().unwrap_or_else(|e| e.into_inner());
@@ -70,39 +72,61 @@ fn make_models(toml: &str, dtype: &str) -> [Model; 2] {
     prepare();
     let config = ModelConfig::from_toml(toml).unwrap();
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("model.safetensors");
+    let [plain, stored] = ["plain", "stored"].map(|name| folder.path().join(name));
     let specs = ModelTensors::specs(&config).into_leaves();
-    let numbers = specs.iter().enumerate().map(|(i, spec)| {
-        let mut noise = spec.clone();
-        noise.init = Init::Normal(0.1);
-        let noise = initial_values(&noise, i, 8);
-        let values = initial_values(spec, i, 7).into_iter().zip(noise).map(|(v, n)| v + n);
-        match dtype {
-            "F32" => values.collect(),
-            "F16" => values.map(|v| half::f16::from_f32(v).to_f32()).collect(),
-            _ => values.map(|v| half::bf16::from_f32(v).to_f32()).collect(),
-        }
-    });
-    let numbers: Vec<Vec<f32>> = numbers.collect();
-    [("cpu", "F32"), (DEVICE, dtype)].map(|(device, dtype)| {
-        let bytes: Vec<Vec<u8>> = numbers
-            .iter()
-            .map(|numbers| match dtype {
-                "F32" => f32_bytes(numbers),
-                "F16" => numbers.iter().flat_map(|v| half::f16::from_f32(*v).to_le_bytes()).collect(),
-                _ => numbers.iter().flat_map(|v| half::bf16::from_f32(*v).to_le_bytes()).collect(),
-            })
-            .collect();
+    let save = |numbers: &[Vec<f32>]| {
+        let bytes: Vec<Vec<u8>> = numbers.iter().map(|numbers| f32_bytes(numbers)).collect();
         let tensors: Vec<_> = specs
             .iter()
             .zip(&bytes)
-            .map(|(spec, bytes)| TensorToWrite { name: &spec.name, dtype, shape: &spec.shape, bytes })
+            .map(|(spec, bytes)| TensorToWrite { name: &spec.name, dtype: "F32", shape: &spec.shape, bytes })
             .collect();
-        save_model(&path, &config, &BTreeMap::new(), &tensors).unwrap();
+        save_model(&plain, &config, &BTreeMap::new(), &tensors).unwrap();
+    };
+    let random = specs.iter().enumerate().map(|(i, spec)| {
+        let mut noise = spec.clone();
+        noise.init = Init::Normal(0.1);
+        let noise = initial_values(&noise, i, 8);
+        initial_values(spec, i, 7).into_iter().zip(noise).map(|(v, n)| v + n).collect()
+    });
+    save(&random.collect::<Vec<_>>());
+    if dtype != "F32" {
+        quantize(&Checkpoint::open_copied(&plain).unwrap(), dtype.parse::<Target>().unwrap(), &stored)
+            .unwrap();
+        let file = Checkpoint::open_copied(&stored).unwrap();
+        save(&specs.iter().map(|spec| numbers(&file, spec)).collect::<Vec<_>>());
+    }
+    let stored = if dtype == "F32" { &plain } else { &stored };
+    [("cpu", &plain), (DEVICE, stored)].map(|(device, path)| {
         let options = ModelOptions { n_threads: 1, device: device.into(), ..Default::default() };
-        Model::from_checkpoint(Checkpoint::open_copied(&path).unwrap(), &options)
+        Model::from_checkpoint(Checkpoint::open_copied(path).unwrap(), &options)
             .unwrap_or_else(|error| panic!("{error}\nthese tests need {NEEDS}"))
     })
+}
+
+/// What the numbers of a tensor stand for, as grug::quantize describes its layouts.
+fn numbers(file: &Checkpoint, spec: &TensorSpec) -> Vec<f32> {
+    let rows = spec.shape[0];
+    let cols = spec.len() / rows;
+    let padded = cols.next_multiple_of(64);
+    let places = (0..rows).flat_map(|r| (0..cols).map(move |c| (r / 16, r % 16, c)));
+    match file.matrix(spec).unwrap() {
+        StoredMatrix::Float(view) => view.to_f32(),
+        StoredMatrix::Int8 { packed, scales } => places
+            .map(|(t, r, c)| {
+                let scale = f32::from_le_bytes(scales[4 * (16 * t + r)..][..4].try_into().unwrap());
+                scale * packed[((t * padded / 4 + c / 4) * 16 + r) * 4 + c % 4] as i8 as f32
+            })
+            .collect(),
+        StoredMatrix::Int4 { packed, scales } => places
+            .map(|(t, r, c)| {
+                let both = packed[((t * padded / 8 + c / 8) * 16 + r) * 4 + c % 4];
+                let code = if c % 8 < 4 { both % 16 } else { both / 16 };
+                let scale = &scales[2 * ((t * padded / 32 + c / 32) * 16 + r)..][..2];
+                half::f16::from_le_bytes(scale.try_into().unwrap()).to_f32() * CODES[code as usize] as f32
+            })
+            .collect(),
+    }
 }
 
 pub fn session(model: &Model) -> Session {

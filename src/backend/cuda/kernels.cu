@@ -32,10 +32,10 @@ DEVICE u32 load_acquire(const u32* p) {
 // As in backend/gpu/args.rs, word for word; a test compares them.
 struct Args {
   u32 rows, skip, inputs, outputs, x, x_stride, x_shift, y, y_stride, y_shift, w_stride, w_kind, w1_stride, w1_kind,
-      w2_stride, w2_kind, bias, prologue, gain, gain_bias, rms, epilogue, scalar, add, positions, heads, kv_heads,
+      w2_stride, w2_kind, scales, w2_scales, bias, prologue, gain, gain_bias, rms, epilogue, scalar, add, positions, heads, kv_heads,
       head_dim, capacity, causal, window, qk_norm, cos, sin, store, divide, coarse, start, pad, padding;
 };
-enum { WEIGHT_F32 = 0, WEIGHT_F16 = 1, WEIGHT_BF16 = 2 };
+enum { WEIGHT_F32 = 0, WEIGHT_F16 = 1, WEIGHT_BF16 = 2, WEIGHT_INT8 = 3 };
 enum { PROLOGUE_NONE = 0, PROLOGUE_NORM = 1, PROLOGUE_SWIGLU = 2, PROLOGUE_CURVED = 3 };
 enum { EPILOGUE_NONE = 0, EPILOGUE_GELU = 1, EPILOGUE_RELU = 2, EPILOGUE_RELU2 = 3, EPILOGUE_SOFTCAP = 4 };
 enum { PADDING_ZEROS = 0, PADDING_REFLECT = 1, PADDING_REPLICATE = 2, PADDING_CIRCULAR = 3 };
@@ -106,11 +106,14 @@ DEVICE float position(const Step& s, u32 row, u32 c) {
 
 DEVICE float bf16_low(u32 word) { return __uint_as_float(word << 16); }
 DEVICE float bf16_high(u32 word) { return __uint_as_float(word & 0xffff0000u); }
-DEVICE u32 per_vector(u32 kind) { return kind == WEIGHT_F32 ? 4u : 8u; }
+DEVICE u32 per_vector(u32 kind) { return kind == WEIGHT_F32 ? 4u : kind == WEIGHT_INT8 ? 16u : 8u; }
+// Byte i of a word, with its sign.
+DEVICE float signed_byte(u32 word, u32 i) { return (float)((int)(word << (24 - 8 * i)) >> 24); }
 DEVICE u32 word_of(uint4 v, u32 i) { return i == 0 ? v.x : i == 1 ? v.y : i == 2 ? v.z : v.w; }
 // Number c of a vector of weights.
 DEVICE float pick(uint4 v, u32 kind, u32 c) {
   if (kind == WEIGHT_F32) return __uint_as_float(word_of(v, c));
+  if (kind == WEIGHT_INT8) return signed_byte(word_of(v, c / 4), c % 4);
   u32 word = word_of(v, c / 2);
   if (kind == WEIGHT_F16) return half_to_float((u16)(c & 1 ? word >> 16 : word & 0xffffu));
   return c & 1 ? bf16_high(word) : bf16_low(word);
@@ -120,11 +123,14 @@ template <int KIND> DEVICE float dot_word(u32 word, const float* x) {
   if (KIND == WEIGHT_F32) return __uint_as_float(word) * x[0];
   if (KIND == WEIGHT_F16)
     return half_to_float((u16)(word & 0xffffu)) * x[0] + half_to_float((u16)(word >> 16)) * x[1];
+  if (KIND == WEIGHT_INT8)
+    return (signed_byte(word, 0) * x[0] + signed_byte(word, 1) * x[1]) +
+           (signed_byte(word, 2) * x[2] + signed_byte(word, 3) * x[3]);
   return bf16_low(word) * x[0] + bf16_high(word) * x[1];
 }
 // A vector of weights times the numbers from x on.
 template <int KIND> DEVICE float dot_vector(uint4 w, const float* x) {
-  const u32 n = KIND == WEIGHT_F32 ? 1 : 2;
+  const u32 n = KIND == WEIGHT_F32 ? 1 : KIND == WEIGHT_INT8 ? 4 : 2;
   return (dot_word<KIND>(w.x, x) + dot_word<KIND>(w.y, x + n)) +
          (dot_word<KIND>(w.z, x + 2 * n) + dot_word<KIND>(w.w, x + 3 * n));
 }
@@ -194,6 +200,7 @@ DEVICE float prologue(const Step& s, const float* x, u32 i, Statistics t) {
 }
 DEVICE void finish(const Step& s, u32 row, u32 output, float sum) {
   const Args& a = s.a;
+  if (a.scales != NONE) sum *= __ldg(s.consts + a.scales + output);
   if (a.bias != NONE) sum += __ldg(s.consts + a.bias + output);
   float v = epilogue(a, sum) + position(s, row, output);
   float* y = y_row(s, row) + output;
@@ -215,9 +222,11 @@ STEP void embed_step(const Step& s, Shared& sm, u32 block, u32 blocks) {
       u32 previous = first(s) + row > 0 ? __ldcg(at - 1) : 0u;
       const uint4* pair = s.w1 + (u64)(previous * 256 + byte) * a.w1_stride;
       u32 n1 = per_vector(a.w1_kind), n2 = per_vector(a.w2_kind);
+      float sum = 0.0f;
       for (u32 j = 0; j < a.inputs; j++)
-        v += pick(__ldg(pair + j / n1), a.w1_kind, j % n1) *
-             pick(__ldg(s.w2 + (u64)c * a.w2_stride + j / n2), a.w2_kind, j % n2);
+        sum += pick(__ldg(pair + j / n1), a.w1_kind, j % n1) *
+               pick(__ldg(s.w2 + (u64)c * a.w2_stride + j / n2), a.w2_kind, j % n2);
+      v += a.w2_scales == NONE ? sum : sum * __ldg(s.consts + a.w2_scales + c);
     }
     y_row(s, row)[c] = v + position(s, row, c);
   }
@@ -245,7 +254,7 @@ STEP void pad_step(const Step& s, Shared& sm, u32 block, u32 blocks) {
 
 template <int KIND> DEVICE void linear_rows(const Step& s, Shared& sm, u32 block, u32 blocks) {
   const Args& a = s.a;
-  const u32 per = KIND == WEIGHT_F32 ? 4 : 8, lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  const u32 per = KIND == WEIGHT_F32 ? 4 : KIND == WEIGHT_INT8 ? 16 : 8, lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const float* x = x_row(s, 0);
   Statistics t = row_statistics(s, sm, x);
   bool whole = a.inputs <= TILE; // then the row is brought in once
@@ -281,7 +290,8 @@ template <int KIND> DEVICE void linear_rows(const Step& s, Shared& sm, u32 block
 STEP void linear_step(const Step& s, Shared& sm, u32 block, u32 blocks) {
   if (s.a.w_kind == WEIGHT_F32) linear_rows<WEIGHT_F32>(s, sm, block, blocks);
   else if (s.a.w_kind == WEIGHT_F16) linear_rows<WEIGHT_F16>(s, sm, block, blocks);
-  else linear_rows<WEIGHT_BF16>(s, sm, block, blocks);
+  else if (s.a.w_kind == WEIGHT_BF16) linear_rows<WEIGHT_BF16>(s, sm, block, blocks);
+  else linear_rows<WEIGHT_INT8>(s, sm, block, blocks);
 }
 
 // ---- matmul: a matrix times many rows; a block makes tiles of EDGE x EDGE results, a thread 4 x 4 of them ----------
@@ -474,89 +484,7 @@ STEP void join_step(const Step& s, Shared& sm, u32 block, u32 blocks) {
   }
 }
 
-// ---- sample: temperature, top_k, top_p, min_p, draw, as in sampler/; one block -------------------------------------
-
-// The first word of Philox 4x32-10, as in rng.rs.
-DEVICE u32 philox(u32 c0, u32 c1, u32 key0, u32 key1) {
-  u32 c2 = 0, c3 = 0;
-  for (u32 round = 0; round < 10; round++) {
-    if (round > 0) { key0 += 0x9E3779B9u; key1 += 0xBB67AE85u; }
-    u64 p = (u64)0xD2511F53u * c0, q = (u64)0xCD9E8D57u * c2;
-    c0 = (u32)(q >> 32) ^ c1 ^ key0;
-    c1 = (u32)q;
-    c2 = (u32)(p >> 32) ^ c3 ^ key1;
-    c3 = (u32)p;
-  }
-  return c0;
-}
-
-STEP void sample_step(const Step& s, Shared& sm, u32 block, u32 blocks) {
-  if (block != 0) return;
-  const Args& a = s.a;
-  u32 id = threadIdx.x;
-  float logit = __ldcg(s.act + a.x + id);
-  sm.work.sample.logits[id] = logit;
-  if (id == 0) { sm.work.sample.kept = 256; sm.work.sample.failed = __ldcg(s.st + STATE_FAILED); }
-  __syncthreads();
-  if ((__float_as_uint(logit) & 0x7f800000u) == 0x7f800000u) sm.work.sample.failed = 1;
-  float largest = block_max(sm, logit);
-  const u32* options = s.st + STATE_TEMPERATURE;
-  float temperature = __uint_as_float(__ldcg(options)), top_p = __uint_as_float(__ldcg(options + 2)),
-        min_p = __uint_as_float(__ldcg(options + 3));
-  u32 top_k = __ldcg(options + 1);
-  float weight = temperature > 0.0f ? expf((logit - largest) / temperature) : 0.0f;
-  sm.work.sample.weights[id] = weight;
-  __syncthreads();
-  // Its place by falling weight, the lower byte first among equals.
-  u32 rank = 0;
-  for (u32 i = 0; i < 256; i++) {
-    float other = sm.work.sample.weights[i];
-    rank += other > weight || (other == weight && i < id) ? 1 : 0;
-  }
-  if (top_k > 0 && rank >= top_k) weight = 0.0f;
-  __syncthreads();
-  sm.work.sample.weights[id] = weight;
-  sm.work.sample.ranked[rank & 255u] = weight;
-  __syncthreads();
-  // Sums are made in the order in which the CPU makes them.
-  if (id == 0 && top_p > 0.0f && top_p < 1.0f) {
-    float enough = 0.0f, sum = 0.0f;
-    for (u32 i = 0; i < 256; i++) enough += sm.work.sample.weights[i];
-    enough *= top_p;
-    u32 n = 0;
-    while (n < 256 && sum < enough) sum += sm.work.sample.ranked[n++];
-    sm.work.sample.kept = n;
-  }
-  __syncthreads();
-  if (rank >= sm.work.sample.kept || weight < min_p) weight = 0.0f;
-  sm.work.sample.weights[id] = weight;
-  __syncthreads();
-  if (id == 0 && sm.work.sample.failed) s.st[STATE_FAILED] = 1;
-  if (id == 0 && !sm.work.sample.failed) {
-    u32 byte = 0, low = __ldcg(s.st + STATE_DRAWS), high = __ldcg(s.st + STATE_DRAWS + 1);
-    if (temperature > 0.0f) {
-      u32 word = philox(low, high, __ldcg(s.st + STATE_DRAWS + 2), __ldcg(s.st + STATE_DRAWS + 3));
-      float all = 0.0f, sum = 0.0f;
-      for (u32 i = 0; i < 256; i++) all += sm.work.sample.weights[i];
-      float goal = (float)(word >> 8) * (1.0f / 16777216.0f) * all;
-      for (u32 i = 0; i < 256; i++) {
-        float w = sm.work.sample.weights[i];
-        if (w > 0.0f) { sum += w; byte = i; if (sum > goal) break; }
-      }
-    } else {
-      while (byte < 255 && sm.work.sample.logits[byte] != largest) byte++;
-    }
-    u32 n = n_rows(s), base = __ldcg(s.st + STATE_BASE);
-    s.bytes[base + n] = byte;
-    s.st[STATE_DRAWS] = low + 1;
-    s.st[STATE_DRAWS + 1] = high + (low == 0xffffffffu ? 1 : 0);
-    s.st[STATE_CHOSEN] = __ldcg(s.st + STATE_CHOSEN) + 1;
-    // A causal model goes on behind what it has seen; a window slides by one.
-    if (a.causal) s.st[STATE_FIRST] = __ldcg(s.st + STATE_FIRST) + n;
-    s.st[STATE_BASE] = base + (a.causal ? n : 1);
-  }
-  __syncthreads();
-}
+#include "sample.cuh"
 
 // ---- the kernels -------------------------------------------------------------------------------------------------------
 

@@ -56,6 +56,10 @@ args! {
     w2_stride,
     /// As above.
     w2_kind,
+    /// Offset in the constants of the scales of the weights' rows, where they are integers.
+    scales,
+    /// The same of the embedding's projection.
+    w2_scales,
     /// Offset in the constants of the result's bias.
     bias,
     /// What happens to the input on its way in.
@@ -108,7 +112,17 @@ args! {
 
 impl Default for Args {
     fn default() -> Args {
-        Args { bias: NONE, gain: NONE, gain_bias: NONE, positions: NONE, cos: NONE, sin: NONE, ..Args::ZERO }
+        Args {
+            scales: NONE,
+            w2_scales: NONE,
+            bias: NONE,
+            gain: NONE,
+            gain_bias: NONE,
+            positions: NONE,
+            cos: NONE,
+            sin: NONE,
+            ..Args::ZERO
+        }
     }
 }
 
@@ -128,6 +142,8 @@ codes! {
     WEIGHT_F16 = 1,
     /// Weights of 16 bits, 8 of them exponent.
     WEIGHT_BF16 = 2,
+    /// Weights of 8 bits, times a scale for each row.
+    WEIGHT_INT8 = 3,
     /// The input as it is.
     PROLOGUE_NONE = 0,
     /// The input normalized.

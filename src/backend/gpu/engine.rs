@@ -1,10 +1,10 @@
 //! The engine of every GPU: keeps track of what is on the device and says what is to run.
 
+use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::args::WEIGHT_F32;
 use super::plan::{MAX_AHEAD, Plan, dims, state};
 use super::{Executor, Parts};
 use crate::backend::{DeviceSampling, Engine, surprise};
@@ -34,6 +34,19 @@ pub(crate) struct GpuEngine {
     embedding: Vec<f32>,
     /// Bytes of the next submission of `generate`.
     ahead: usize,
+    beyond: Option<Beyond>,
+}
+
+/// What single bytes that follow each other have led to: bytes chosen beyond the one that was asked for.
+#[derive(Clone)]
+struct Beyond {
+    /// The call that is expected next,
+    context: Vec<u8>,
+    sampling: DeviceSampling,
+    /// and its answer, if it was computed, and those of the calls after it.
+    bytes: VecDeque<u8>,
+    /// How many bytes to compute once there are no more.
+    next: usize,
 }
 
 impl GpuEngine {
@@ -57,6 +70,7 @@ impl GpuEngine {
             logits: [0.0; VOCAB],
             embedding: vec![0.0; plan.states_width],
             ahead: 8,
+            beyond: None,
             plan,
         }
     }
@@ -106,16 +120,50 @@ impl GpuEngine {
         Ok(len)
     }
 
-    /// [`generate`](Engine::generate), which puts `len` right after an error.
-    fn choose(
+    /// Answers a call from what was chosen beyond earlier ones; returns the number of bytes. Where it has none, the second
+    /// number is how many bytes to compute for a call that wants one.
+    fn recall(
         &mut self,
         context: &[u8],
         new: usize,
         sampling: &DeviceSampling,
         out: &mut [u8],
+    ) -> (usize, usize) {
+        let expected = |b: &Beyond| new == 1 && b.sampling == *sampling && b.context == context;
+        let Some(mut beyond) = self.beyond.take().filter(expected) else { return (0, 1) };
+        let n = out.len().min(beyond.bytes.len());
+        if n == 0 {
+            return (0, beyond.next);
+        }
+        out.iter_mut().zip(beyond.bytes.drain(..n)).for_each(|(out, byte)| *out = byte);
+        (self.states_ready, self.logits_ready) = (false, false);
+        self.len = if self.causal { context.len() - 1 + n } else { 0 };
+        self.expect(beyond, &out[..n]);
+        (n, 0)
+    }
+
+    /// Remembers which call comes after one whose answer were these bytes.
+    fn expect(&mut self, mut beyond: Beyond, answer: &[u8]) {
+        beyond.context.extend_from_slice(answer);
+        // A window slides; a causal context that is full starts anew, which is another call.
+        let surplus = beyond.context.len().saturating_sub(self.context);
+        beyond.context.drain(..surplus);
+        beyond.sampling.draws = beyond.sampling.draws.wrapping_add(answer.len() as u64);
+        self.beyond = Some(beyond);
+    }
+
+    /// [`generate`](Engine::generate), which puts `len` right after an error: at most `wanted` bytes, which are chosen; the
+    /// first of them are written into `out`.
+    fn choose(
+        &mut self,
+        context: &[u8],
+        new: usize,
+        sampling: &DeviceSampling,
+        wanted: usize,
+        out: &mut [u8],
         cancel: Option<&Cancel>,
     ) -> Result<usize> {
-        let mut n = out.len().min(self.ahead).min(MAX_AHEAD);
+        let mut n = wanted.min(self.ahead).min(MAX_AHEAD);
         cancel.map_or(Ok(()), Cancel::check)?;
         let last = context.len() - 1;
         let choose = [self.plan.head.clone(), self.plan.sample.clone()];
@@ -165,15 +213,23 @@ impl GpuEngine {
         if chosen > n || (status[0] == 0 && chosen < n) || words[..chosen].iter().any(|&w| w > 255) {
             return Err(Error::new(ErrorKind::Device, "the device returned something that is no byte"));
         }
-        out.iter_mut().zip(&words[..chosen]).for_each(|(out, &word)| *out = word as u8);
-        self.len = if self.causal { last + chosen.max(1) } else { 0 };
-        Ok(chosen)
+        let mut bytes: VecDeque<u8> = words[..chosen].iter().map(|&word| word as u8).collect();
+        let given = chosen.min(out.len());
+        out.iter_mut().zip(bytes.drain(..given)).for_each(|(out, byte)| *out = byte);
+        self.len = if self.causal { last + given.max(1) } else { 0 };
+        if given == 1 && out.len() == 1 {
+            let next = (2 * wanted).min(MAX_AHEAD);
+            let beyond = Beyond { context: context.to_vec(), sampling: *sampling, bytes, next };
+            self.expect(beyond, &out[..1]);
+        }
+        Ok(given)
     }
 }
 
 impl Engine for GpuEngine {
     fn feed(&mut self, context: &[u8], new: usize, cancel: Option<&Cancel>) -> Result<()> {
         self.logits_ready = false;
+        self.beyond = None;
         if !self.causal || new == 0 {
             return Ok(());
         }
@@ -223,6 +279,7 @@ impl Engine for GpuEngine {
     fn score(&mut self, context: &[u8], new: usize, nats: &mut [f32], cancel: Option<&Cancel>) -> Result<()> {
         let old = context.len() - new;
         let bytes = &context[old..];
+        self.beyond = None;
         if !self.causal {
             for i in 0..new {
                 nats[i] = surprise(self.logits(&context[..old + i], cancel)?, bytes[i]);
@@ -264,13 +321,20 @@ impl Engine for GpuEngine {
         out: &mut [u8],
         cancel: Option<&Cancel>,
     ) -> Result<usize> {
+        let (n, ahead) = self.recall(context, new, sampling, out);
+        if n > 0 {
+            return Ok(n);
+        }
         let before = self.len;
-        self.choose(context, new, sampling, out, cancel).inspect_err(|_| self.len = before)
+        // Who asks for several bytes gets those and no more.
+        let wanted = if out.len() == 1 { ahead } else { out.len() };
+        self.choose(context, new, sampling, wanted, out, cancel).inspect_err(|_| self.len = before)
     }
 
     fn rewind(&mut self, kept: &[u8]) {
         // Everything on the device stands at its position: what lies behind is written over.
         self.len = if self.causal { kept.len() } else { 0 };
+        self.beyond = None;
         (self.states_ready, self.logits_ready) = (false, false);
     }
 
@@ -284,12 +348,14 @@ impl Engine for GpuEngine {
             parts: self.parts.clone(),
             executor: self.executor.fork(&self.plan)?,
             embedding: self.embedding.clone(),
+            beyond: self.beyond.clone(),
             ..*self
         }))
     }
 
     fn clear(&mut self) {
         self.len = 0;
+        self.beyond = None;
         self.states_ready = false;
         self.logits_ready = false;
     }
@@ -317,9 +383,7 @@ pub(crate) fn check_bytes(config: &ModelConfig) -> Vec<u8> {
 
 /// Runs a few bytes on the device and on the CPU, and fails where they disagree.
 pub(crate) fn self_check(device: &mut GpuEngine, reference: &mut dyn Engine, bytes: &[u8]) -> Result<()> {
-    // The CPU keeps keys and values in 16 bits where the weights are not f32.
-    let exact = device.parts.shapes.iter().all(|shape| shape.kind == WEIGHT_F32);
-    let tolerance = if exact { 1e-3 } else { 1e-2 };
+    let tolerance = device.parts.tolerance;
     let ours = logits_in_two_parts(device, bytes)?;
     let reference = logits_in_two_parts(reference, bytes)?;
     let largest = reference.iter().fold(0.0f32, |m, v| m.max(v.abs()));

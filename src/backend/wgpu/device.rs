@@ -85,12 +85,7 @@ impl Gpu {
             }
         };
         let lost = note("the device was lost");
-        // Destroying the device at the end is no loss.
-        device.set_device_lost_callback(move |reason, text| {
-            if reason != wgpu::DeviceLostReason::Destroyed {
-                lost(text);
-            }
-        });
+        device.set_device_lost_callback(move |_, text| lost(text));
         let escaped = note("unexpected error");
         device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| escaped(error.to_string())));
         Ok(Gpu { device, queue, limits, broken })

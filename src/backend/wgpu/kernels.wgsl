@@ -65,14 +65,19 @@ fn position(row: u32, c: u32) -> f32 {
   return consts[a.positions + (first() + row) * a.outputs + c];
 }
 
+// The bytes of a word, with their signs.
+fn signed_bytes(word: u32) -> vec4<f32> {
+  return vec4<f32>((vec4<i32>(bitcast<i32>(word)) << vec4(24u, 16u, 8u, 0u)) >> vec4(24u));
+}
 // Number c of a vector of weights.
 fn pick(v: vec4<u32>, kind: u32, c: u32) -> f32 {
   if (kind == WEIGHT_F32) { return bitcast<f32>(v[c]); }
+  if (kind == WEIGHT_INT8) { return signed_bytes(v[c / 4u])[c % 4u]; }
   let word = v[c / 2u];
   if (kind == WEIGHT_F16) { let pair = unpack2x16float(word); return select(pair.x, pair.y, (c & 1u) == 1u); }
   return bitcast<f32>(select(word << 16u, word & 0xffff0000u, (c & 1u) == 1u));
 }
-fn per_vector(kind: u32) -> u32 { return select(8u, 4u, kind == WEIGHT_F32); }
+fn per_vector(kind: u32) -> u32 { return select(select(8u, 16u, kind == WEIGHT_INT8), 4u, kind == WEIGHT_F32); }
 
 // ---- work that a workgroup shares ---------------------------------------------------------------------------------
 
@@ -155,9 +160,12 @@ fn embed(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) 
     let pair = (previous * 256u + byte) * a.w1_stride;
     let n1 = per_vector(a.w1_kind);
     let n2 = per_vector(a.w2_kind);
+    var sum = 0.0;
     for (var i = 0u; i < a.inputs; i++) {
-      v += pick(w1[pair + i / n1], a.w1_kind, i % n1) * pick(w2[c * a.w2_stride + i / n2], a.w2_kind, i % n2);
+      sum += pick(w1[pair + i / n1], a.w1_kind, i % n1) * pick(w2[c * a.w2_stride + i / n2], a.w2_kind, i % n2);
     }
+    if (a.w2_scales != NONE) { sum *= consts[a.w2_scales + c]; }
+    v += sum;
   }
   act[y_row(row) + c] = v + position(row, c);
 }
@@ -198,6 +206,13 @@ fn dot_vector(w: vec4<u32>, k: u32) -> f32 {
     return v.x * xs[k] + v.y * xs[k + 1u] + v.z * xs[k + 2u] + v.w * xs[k + 3u];
   }
   var sum = 0.0;
+  if (WEIGHT == WEIGHT_INT8) {
+    for (var i = 0u; i < 4u; i++) {
+      let at = k + 4u * i;
+      sum += dot(signed_bytes(w[i]), vec4(xs[at], xs[at + 1u], xs[at + 2u], xs[at + 3u]));
+    }
+    return sum;
+  }
   for (var i = 0u; i < 4u; i++) {
     let word = w[i];
     var pair = unpack2x16float(word);
@@ -236,6 +251,7 @@ fn linear(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index)
 
 fn finish(row: u32, output: u32, sum: f32) {
   var v = sum;
+  if (a.scales != NONE) { v *= consts[a.scales + output]; }
   if (a.bias != NONE) { v += consts[a.bias + output]; }
   v = epilogue(v) + position(row, output);
   let at = y_row(row) + output;

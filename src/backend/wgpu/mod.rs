@@ -9,3 +9,52 @@ mod model;
 
 pub(crate) use device::list;
 pub(crate) use model::WgpuModel;
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::backend::Engine;
+    use crate::checkpoint::{Checkpoint, TensorToWrite, f32_bytes, save_model};
+    use crate::config::ModelConfig;
+    use crate::error::ErrorKind;
+    use crate::init::initial_values;
+    use crate::manifest::ModelTensors;
+
+    #[test]
+    fn a_lost_device_is_an_error_from_then_on() {
+        if list().is_empty() {
+            println!("skipped: needs a Vulkan device, or {}=1 and Mesa's lavapipe", device::ALLOW_CPU);
+            return;
+        }
+        let config = ModelConfig::from_toml(
+            "context_bytes = 16\nembedding_dim = 8\nd_model = 8\nn_heads = 2\nn_layers = 1\n\
+             positions = \"rotary\"\n",
+        )
+        .unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.safetensors");
+        let specs = ModelTensors::specs(&config).into_leaves();
+        let bytes: Vec<_> =
+            specs.iter().enumerate().map(|(i, spec)| f32_bytes(&initial_values(spec, i, 1))).collect();
+        let tensors: Vec<_> = specs
+            .iter()
+            .zip(&bytes)
+            .map(|(spec, bytes)| TensorToWrite { name: &spec.name, dtype: "F32", shape: &spec.shape, bytes })
+            .collect();
+        save_model(&path, &config, &BTreeMap::new(), &tensors).unwrap();
+        let model = WgpuModel::load(&Checkpoint::open_copied(&path).unwrap(), 0).unwrap();
+        let mut engine = model.new_engine(16, false).unwrap();
+        let mut work = |context: &[u8], new| {
+            engine.feed(context, new, None)?;
+            engine.logits(context, None).copied()
+        };
+        work(b"abc", 3).unwrap();
+        model.gpu.device.destroy();
+        for _ in 0..2 {
+            assert_eq!(work(b"abcd", 1).unwrap_err().kind(), ErrorKind::Device);
+        }
+        assert_eq!(model.new_engine(16, false).err().map(|e| e.kind()), Some(ErrorKind::Device));
+    }
+}

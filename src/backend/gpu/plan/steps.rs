@@ -96,9 +96,9 @@ impl Builder<'_> {
         op.weights[i] = Some(index);
         let (stride, kind) = (shape.stride as u32, shape.kind);
         match i {
-            0 => (op.args.w_stride, op.args.w_kind) = (stride, kind),
+            0 => (op.args.w_stride, op.args.w_kind, op.args.scales) = (stride, kind, shape.scales),
             1 => (op.args.w1_stride, op.args.w1_kind) = (stride, kind),
-            _ => (op.args.w2_stride, op.args.w2_kind) = (stride, kind),
+            _ => (op.args.w2_stride, op.args.w2_kind, op.args.w2_scales) = (stride, kind, shape.scales),
         }
         (shape.rows, shape.cols)
     }
