@@ -19,7 +19,14 @@ namespace shim {
 Index thread, block, grid;
 struct Fiber { void* stack_pointer; u32 thread, block; bool done; };
 struct Group { u32 arrived, round; };
-struct BlockState { Group all; std::vector<Group> warps; std::vector<u32> given[2]; std::vector<u64> memory; };
+struct Registers { u32 a[2], b; };
+struct BlockState {
+  Group all;
+  std::vector<Group> warps;
+  std::vector<u32> given[2];
+  std::vector<Registers> registers[2];
+  std::vector<u64> memory;
+};
 static std::vector<Fiber> fibers;
 static std::vector<BlockState> blocks;  // of those that run now
 static size_t current, alive;
@@ -57,6 +64,20 @@ u32 exchange(u32 value, u32 lane) {
   meet(warp, 32);
   return given[at];
 }
+static float half_of(u32 word, u32 i) { return half_to_float((u16)(i ? word >> 16 : word)); }
+void multiply_add(float d[4], u32 a0, u32 a1, u32 b) {
+  BlockState& block = state();
+  Group& warp = block.warps[thread.x / 32];
+  std::vector<Registers>& given = block.registers[warp.round % 2];
+  u32 lane = thread.x % 32, first = thread.x - lane;
+  given[thread.x] = {{a0, a1}, b};
+  meet(warp, 32);
+  for (u32 i = 0; i < 4; i++) {
+    u32 row = lane / 4, column = lane % 4 * 2 + i % 2;
+    for (u32 k = 0; k < 8; k++)
+      d[i] += half_of(given[first + row * 4 + k / 2].a[i / 2], k % 2) * half_of(given[first + column * 4 + k / 2].b, k % 2);
+  }
+}
 void* block_memory(size_t bytes) {
   std::vector<u64>& memory = state().memory;
   if (memory.empty()) memory.assign((bytes + 7) / 8, ~0ull);
@@ -81,7 +102,8 @@ static void run_blocks(u32 first, u32 n, const std::function<void()>& f) {
   }
   body = &f;
   first_block = first;
-  blocks.assign(n, BlockState{{0, 0}, std::vector<Group>(THREADS / 32, Group{0, 0}), {std::vector<u32>(THREADS), std::vector<u32>(THREADS)}, {}});
+  blocks.assign(n, BlockState{{0, 0}, std::vector<Group>(THREADS / 32, Group{0, 0}), {std::vector<u32>(THREADS), std::vector<u32>(THREADS)},
+                              {std::vector<Registers>(THREADS), std::vector<Registers>(THREADS)}, {}});
   fibers.resize(THREADS * n);
   for (size_t i = 0; i < fibers.size(); i++) {
     void** top = (void**)(stacks + (i + 1) * STACK - 64);

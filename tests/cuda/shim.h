@@ -20,6 +20,7 @@ extern Index thread, block, grid;      // of the fiber that runs
 void yield();                          // lets other fibers run
 void block_barrier();                  // waits for the block
 u32 exchange(u32 value, u32 lane);     // waits for the warp; what that lane gave
+void multiply_add(float d[4], u32 a0, u32 a1, u32 b); // of the warp, by the layout of mma.m16n8k8
 void* block_memory(size_t bytes);      // what the block shares
 }  // namespace shim
 
@@ -45,6 +46,19 @@ static inline float __uint_as_float(u32 v) { float f; memcpy(&f, &v, 4); return 
 static inline u32 __float_as_uint(float f) { u32 v; memcpy(&v, &f, 4); return v; }
 static inline float __shfl_xor_sync(u32, float v, int mask) {
   return __uint_as_float(shim::exchange(__float_as_uint(v), (shim::thread.x % 32) ^ (u32)mask));
+}
+using shim::multiply_add;
+static inline float half_to_float(u16 h);
+static inline u16 float_to_half(float f) {
+  // The nearest of all halves, the even one of two: there are few enough below and above to look among.
+  u32 bits = __float_as_uint(f), sign = bits >> 16 & 0x8000u, magnitude = bits & 0x7fffffffu;
+  if (magnitude > 0x7f800000u) return (u16)(sign | 0x7e00u);
+  if (magnitude >= 0x477ff000u) return (u16)(sign | 0x7c00u);
+  float unit = ldexpf(1.0f, std::max((int)(magnitude >> 23) - 127, -14) - 10);
+  float rounded = nearbyintf(__uint_as_float(magnitude) / unit) * unit;
+  if (rounded < 0x1p-14f) return (u16)(sign | (u32)(rounded / 0x1p-24f));
+  u32 r = __float_as_uint(rounded);
+  return (u16)(sign | ((r >> 23) - 112) << 10 | (r >> 13 & 0x3ffu));
 }
 static inline float half_to_float(u16 h) {
   u32 sign = (u32)(h & 0x8000) << 16, exponent = (h >> 10) & 31, fraction = h & 0x3ff;

@@ -22,6 +22,17 @@ DEVICE float half_to_float(u16 bits) {
   asm("cvt.f32.f16 %0, %1;" : "=f"(f) : "h"(bits));
   return f;
 }
+DEVICE u16 float_to_half(float f) {
+  u16 bits;
+  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(f));
+  return bits;
+}
+// d += A B of a warp, which has 16 x 8 halves of A in a0 and a1 and 8 x 8 of B in b.
+DEVICE void multiply_add(float d[4], u32 a0, u32 a1, u32 b) {
+  asm("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a0), "r"(a1), "r"(b));
+}
 DEVICE u32 load_acquire(const u32* p) {
   u32 v;
   asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(v) : "l"(p) : "memory");
@@ -64,9 +75,12 @@ struct Step {
 
 // What the threads of a block share, by what they are doing.
 struct Tiles { float x[DEPTH][EDGE + 4], w[DEPTH][EDGE + 4]; };
+// Rows of DEEP numbers as halves, padded so that the lanes of a warp read different banks.
+const u32 DEEP = 32;
+struct Halves { u16 high[EDGE][DEEP + 8], low[EDGE][DEEP + 8], w[EDGE][DEEP + 8]; };
 struct Attend { float query[MAX_HEAD], key[MAX_HEAD], mixed[MAX_HEAD], weights[THREADS], raw[MAX_HEAD]; };
 struct Choice { float logits[256], ranked[256], weights[256]; u32 kept, failed; };
-union Work { float x[TILE]; Tiles tile; Attend attend; Choice sample; };
+union Work { float x[TILE]; Tiles tile; Halves halves; Attend attend; Choice sample; };
 struct Shared {
   Work work;
   float sums[WARPS];
@@ -296,8 +310,11 @@ STEP void linear_step(const Step& s, Shared& sm, u32 block, u32 blocks) {
 
 // ---- matmul: a matrix times many rows; a block makes tiles of EDGE x EDGE results, a thread 4 x 4 of them ----------
 
+#include "matrix.cuh"
+
 STEP void matmul_step(const Step& s, Shared& sm, u32 block, u32 blocks) {
   const Args& a = s.a;
+  if (a.w_kind != WEIGHT_F32) return matmul_halves(s, sm, block, blocks);
   u32 n = n_rows(s), per = per_vector(a.w_kind), vectors = DEPTH / per;
   u32 wide = (a.outputs + EDGE - 1) / EDGE, high = (n + EDGE - 1) / EDGE;
   u32 tx = threadIdx.x % 16, ty = threadIdx.x / 16;
