@@ -218,7 +218,7 @@ impl std::fmt::Debug for Pool {
 /// How often this process is the child of a fork since the library was first used.
 fn forks() -> u64 {
     static FORKS: AtomicU64 = AtomicU64::new(0);
-    #[cfg(unix)]
+    #[cfg(all(unix, not(miri)))] // Miri does not know the call.
     {
         static REGISTERED: std::sync::Once = std::sync::Once::new();
         extern "C" fn in_child() {

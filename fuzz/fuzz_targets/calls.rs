@@ -1,7 +1,3 @@
-//! Any bytes as a sequence of calls on sessions and samplers.
 #![no_main]
 
-use grug_fuzz::{calls, small};
-use libfuzzer_sys::fuzz_target;
-
-fuzz_target!(|data: &[u8]| small::with_model(|model| calls::run(model, data)));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| grug_fuzz::targets::calls(data));

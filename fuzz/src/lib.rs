@@ -1,4 +1,4 @@
-//! What the fuzz targets share: valid files to start from.
+//! The fuzz targets, and what they share: valid files to start from.
 
 #[path = "../../tests/pth/mod.rs"]
 pub mod pth;
@@ -7,3 +7,5 @@ pub mod small;
 
 #[path = "../../tests/calls/mod.rs"]
 pub mod calls;
+
+pub mod targets;

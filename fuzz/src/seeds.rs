@@ -31,6 +31,14 @@ fn main() -> std::io::Result<()> {
                 conv_frontend = { channels = [10, 14], kernels = [4, 3] }\n";
     config = ModelConfig::from_toml(toml).expect("a valid configuration");
     put("config", "causal", config.to_toml().as_bytes())?;
+    for (name, kind, source) in [
+        ("regex", 0, r"[a-c]{2,5}(x|yz)*\d?(?i:é|ß)"),
+        ("gbnf", 1, "root ::= list \"\\n\"\nlist ::= \"[\" (item (\",\" item)*)? \"]\"\nitem ::= [0-9]+ | list\n"),
+        ("schema", 2, r#"{"type":"object","properties":{"a":{"type":"integer","minimum":3},"b":{"enum":["x",null]}},"required":["a"]}"#),
+    ] {
+        put("grammar", name, &[&[kind, 1, 2, 3, 4, 5, 6, 7, 8][..], source.as_bytes()].concat())?;
+    }
+    put("calls", "some", &(0..=255u8).map(|i| i.wrapping_mul(37)).collect::<Vec<u8>>())?;
     with_model(|model| {
         let mut session = Session::new(model, &SessionOptions::default()).expect("a session");
         session.feed(b"some text that is longer than the context").expect("bytes");

@@ -2,8 +2,8 @@
 //!
 //! Kernels are written once, generic over [`Simd`], and compiled once for each instruction set by [`dispatch!`];
 //! which of them runs is decided once, when the library is first used. `scalar` is the definition: it has no
-//! intrinsics, exists everywhere, and every other set is tested against it. `GRUG_ISA=scalar|avx2|avx512|neon` asks
-//! for a lower set than the machine's best; a set that the machine lacks is not used.
+//! intrinsics, exists everywhere, and every other set is tested against it. `GRUG_ISA=scalar|avx2|avx512|neon|dotprod`
+//! asks for a lower set than the machine's best; a set that the machine lacks is not used.
 //!
 //! What must stay true: a kernel's result depends on its arguments and on the instruction set alone, never on how the
 //! work was split over threads.
@@ -26,7 +26,7 @@ pub(crate) use avx2::Avx2;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use avx512::Avx512;
 #[cfg(target_arch = "aarch64")]
-pub(crate) use neon::Neon;
+pub(crate) use neon::{Neon, NeonDotprod};
 pub(crate) use scalar::Scalar;
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
 pub(crate) use simd128::Simd128;
@@ -142,6 +142,8 @@ pub(crate) enum Isa {
     Avx512 = 3,
     #[cfg(target_arch = "aarch64")]
     Neon = 4,
+    #[cfg(target_arch = "aarch64")]
+    NeonDotprod = 6,
     #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
     Simd128 = 5,
 }
@@ -156,6 +158,8 @@ impl Isa {
         Isa::Avx512,
         #[cfg(target_arch = "aarch64")]
         Isa::Neon,
+        #[cfg(target_arch = "aarch64")]
+        Isa::NeonDotprod,
         #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
         Isa::Simd128,
     ];
@@ -170,6 +174,8 @@ impl Isa {
             Isa::Avx512 => "avx512",
             #[cfg(target_arch = "aarch64")]
             Isa::Neon => "neon",
+            #[cfg(target_arch = "aarch64")]
+            Isa::NeonDotprod => "dotprod",
             #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
             Isa::Simd128 => "simd128",
         }
@@ -196,6 +202,10 @@ impl Isa {
             }
             #[cfg(target_arch = "aarch64")]
             Isa::Neon => std::arch::is_aarch64_feature_detected!("neon"),
+            #[cfg(target_arch = "aarch64")]
+            Isa::NeonDotprod => {
+                Isa::Neon.is_available() && std::arch::is_aarch64_feature_detected!("dotprod")
+            }
             #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
             Isa::Simd128 => true,
         }
@@ -247,6 +257,12 @@ macro_rules! dispatch {
                 // SAFETY: the caller's.
                 unsafe { $kernel::<$crate::simd::Neon>($($arg),*) }
             }
+            #[cfg(target_arch = "aarch64")]
+            #[target_feature(enable = "neon,dotprod")]
+            unsafe fn dotprod($($arg: $ty),*) $(-> $ret)? {
+                // SAFETY: the caller's.
+                unsafe { $kernel::<$crate::simd::NeonDotprod>($($arg),*) }
+            }
             debug_assert!(isa.is_available());
             // SAFETY: an `Isa` in use is one that the machine has; the rest is the caller's.
             unsafe {
@@ -258,6 +274,8 @@ macro_rules! dispatch {
                     $crate::simd::Isa::Avx512 => avx512($($arg),*),
                     #[cfg(target_arch = "aarch64")]
                     $crate::simd::Isa::Neon => neon($($arg),*),
+                    #[cfg(target_arch = "aarch64")]
+                    $crate::simd::Isa::NeonDotprod => dotprod($($arg),*),
                     #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
                     $crate::simd::Isa::Simd128 => $kernel::<$crate::simd::Simd128>($($arg),*),
                 }

@@ -1,14 +1,19 @@
-//! NEON, which every aarch64 processor has.
+//! NEON, which every aarch64 processor has, with and without the instruction for dot products of bytes (dotprod), which
+//! came with ARMv8.2.
 #![allow(unsafe_op_in_unsafe_fn, reason = "the contract of each function is that of the trait")]
 
 use std::arch::aarch64::*;
 
 use super::Simd;
 
+/// NEON; with `DOTPROD`, also the set of that name.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Neon;
+pub(crate) struct NeonWith<const DOTPROD: bool>;
 
-impl Simd for Neon {
+pub(crate) type Neon = NeonWith<false>;
+pub(crate) type NeonDotprod = NeonWith<true>;
+
+impl<const DOTPROD: bool> Simd for NeonWith<DOTPROD> {
     const LANES: usize = 4;
     const BLOCK_X: usize = 4;
     const BLOCK_W: usize = 4;
@@ -125,9 +130,21 @@ impl Simd for Neon {
     unsafe fn load_x(p: *const i8) -> int8x16_t {
         vreinterpretq_s8_s32(vdupq_n_s32(p.cast::<i32>().read_unaligned()))
     }
-    /// Products in 16 bits, then sums of pairs twice; the one instruction for it is not in stable Rust.
+    /// Without the instruction for it: products in 16 bits, then sums of pairs twice.
     #[inline(always)]
     unsafe fn dot(acc: int32x4_t, w: int8x16_t, x: int8x16_t) -> int32x4_t {
+        if DOTPROD {
+            // The intrinsic is not in stable Rust.
+            let mut sum = acc;
+            std::arch::asm!(
+                "sdot {sum:v}.4s, {w:v}.16b, {x:v}.16b",
+                sum = inout(vreg) sum,
+                w = in(vreg) w,
+                x = in(vreg) x,
+                options(pure, nomem, nostack, preserves_flags)
+            );
+            return sum;
+        }
         let low = vpaddlq_s16(vmull_s8(vget_low_s8(w), vget_low_s8(x)));
         let high = vpaddlq_s16(vmull_high_s8(w, x));
         vaddq_s32(acc, vpaddq_s32(low, high))
