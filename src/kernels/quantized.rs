@@ -334,6 +334,10 @@ macro_rules! for_rows {
             }
             i += $s::BLOCK_Q;
         }
+        while $s::BLOCK_Q > 8 && $x.n - i >= 8 {
+            $block::<$s, 8>($w, $scales, $x.from(i, $per_sum), $out.add(i * $stride), $stride, $rows);
+            i += 8;
+        }
         while $s::BLOCK_Q > 4 && $x.n - i >= 4 {
             $block::<$s, 4>($w, $scales, $x.from(i, $per_sum), $out.add(i * $stride), $stride, $rows);
             i += 4;
