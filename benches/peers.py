@@ -2,7 +2,7 @@
 """Runs the same weights in this library, in llama.cpp and in PyTorch, and prints ratios of medians.
 
     cargo build --release
-    python benches/peers.py --size M --threads 2 --llama-lib PATH/TO/libllama.so
+    python benches/peers.py --size M --threads 2
 
 Needs numpy and safetensors from PyPI; llama-cpp-python (or its `llama_cpp` package on PYTHONPATH with
 LLAMA_CPP_LIB_PATH naming a folder with libllama) for llama.cpp; torch for PyTorch. What is missing is left out.
@@ -191,7 +191,9 @@ def main():
     options = parser.parse_args()
     causal = options.size in SHAPES
     context = SHAPES[options.size][2] if causal else 256
-    folder = tempfile.mkdtemp()
+    # Deleted with the object, at the end.
+    temporary = tempfile.TemporaryDirectory()
+    folder = temporary.name
     base = os.path.join(folder, "f32.safetensors")
     subprocess.run([options.grug, "bench", options.size, "--keep", base, "--rounds", "1"], check=True, capture_output=True)
     tensors = load_file(base)
