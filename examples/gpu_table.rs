@@ -9,12 +9,10 @@
 //! It prints, for each device, the largest difference of logits from the CPU's on models of every kind, and then, unless
 //! told to --check alone, microseconds a byte of decoding and bytes a second of prefill.
 
-use std::collections::BTreeMap;
 use std::time::Instant;
 
-use grug::checkpoint::{Checkpoint, TensorToWrite, f32_bytes, save_model};
-use grug::init::initial_values;
-use grug::manifest::ModelTensors;
+use grug::checkpoint::Checkpoint;
+use grug::init::write_initial_model;
 use grug::quantize::{Target, quantize};
 use grug::{
     Model, ModelConfig, ModelOptions, Result, Sampler, SamplerOptions, Session, SessionOptions, Step,
@@ -55,15 +53,7 @@ const MEASURED: [(&str, usize, usize, usize); 2] = [("d512 L8", 512, 8, 8), ("d1
 fn models(toml: &str, weights: Option<Target>, devices: &[&str]) -> Result<Vec<Model>> {
     let config = ModelConfig::from_toml(toml)?;
     let path = std::env::temp_dir().join(format!("gpu_table-{}.safetensors", std::process::id()));
-    let specs = ModelTensors::specs(&config).into_leaves();
-    let bytes: Vec<Vec<u8>> =
-        specs.iter().enumerate().map(|(i, spec)| f32_bytes(&initial_values(spec, i, 1))).collect();
-    let tensors: Vec<_> = specs
-        .iter()
-        .zip(&bytes)
-        .map(|(spec, bytes)| TensorToWrite { name: &spec.name, dtype: "F32", shape: &spec.shape, bytes })
-        .collect();
-    save_model(&path, &config, &BTreeMap::new(), &tensors)?;
+    write_initial_model(&path, &config, 1)?;
     if let Some(weights) = weights {
         quantize(&Checkpoint::open_copied(&path)?, weights, &path)?;
     }

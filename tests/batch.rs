@@ -2,12 +2,11 @@
 
 mod common;
 
-use common::{ALL, CAUSAL_MODERN, CAUSAL_PARALLEL, CAUSAL_PLAIN, some_bytes, write_random_model};
-use grug::checkpoint::Checkpoint;
-use grug::quantize::{Target, quantize};
+use common::{ALL, CAUSAL_MODERN, CAUSAL_PARALLEL, CAUSAL_PLAIN, random_models, some_bytes};
+use grug::quantize::Target;
 use grug::{
-    Cancel, Error, ErrorKind, Grammar, GrammarKind, Model, ModelConfig, ModelOptions, Overflow, Sampler,
-    SamplerOptions, Session, SessionOptions, Step, next_batch,
+    Cancel, Error, ErrorKind, Grammar, GrammarKind, Model, Overflow, Sampler, SamplerOptions, Session,
+    SessionOptions, Step, next_batch,
 };
 
 /// A causal model with sinusoidal positions, an activation of its own.
@@ -16,27 +15,10 @@ const CAUSAL_SINUSOIDAL: &str = "context_bytes = 24\nembedding_dim = 48\nd_model
 
 /// The model in every kind of weights, on one and on two threads.
 fn models(toml: &str) -> Vec<(String, Model)> {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("f32.safetensors");
-    write_random_model(&path, &ModelConfig::from_toml(toml).unwrap(), 1);
-    let mut models = Vec::new();
-    for target in [None, Some(Target::F16), Some(Target::Int8), Some(Target::Int4)] {
-        let file = match target {
-            Some(target) => {
-                let small = folder.path().join(target.name());
-                quantize(&Checkpoint::open(&path).unwrap(), target, &small).unwrap();
-                small
-            }
-            None => path.clone(),
-        };
-        let n_threads = 1 + models.len() % 2;
-        let options = ModelOptions { n_threads, ..Default::default() };
-        models.push((
-            format!("{target:?}"),
-            Model::from_checkpoint(Checkpoint::open_copied(&file).unwrap(), &options).unwrap(),
-        ));
-    }
-    models
+    random_models(
+        toml,
+        &[(None, 1), (Some(Target::F16), 2), (Some(Target::Int8), 1), (Some(Target::Int4), 2)],
+    )
 }
 
 /// Samplers of many kinds.

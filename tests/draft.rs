@@ -2,12 +2,11 @@
 
 mod common;
 
-use common::{ALL, some_bytes, write_random_model};
-use grug::checkpoint::Checkpoint;
-use grug::quantize::{Target, quantize};
+use common::{ALL, random_models, some_bytes};
+use grug::quantize::Target;
 use grug::{
-    Cancel, Drafts, ErrorKind, Grammar, GrammarKind, Model, ModelConfig, ModelOptions, Overflow, Sampler,
-    SamplerOptions, Session, SessionOptions, Step, next_batch,
+    Cancel, Drafts, ErrorKind, Grammar, GrammarKind, Model, Overflow, Sampler, SamplerOptions, Session,
+    SessionOptions, Step, next_batch,
 };
 
 /// Wide enough that instruction sets use all their ways of taking rows together.
@@ -19,26 +18,10 @@ const LEARNED: &str = "context_bytes = 64\nembedding_dim = 48\nd_model = 48\nn_h
      positions = \"learned\"\nmax_positions = 64\nnorm_first = true\n";
 
 fn models(toml: &str) -> Vec<(String, Model)> {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("f32.safetensors");
-    write_random_model(&path, &ModelConfig::from_toml(toml).unwrap(), 1);
-    let mut models = Vec::new();
-    for (target, n_threads) in
-        [(None, 1), (None, 2), (Some(Target::F16), 1), (Some(Target::Int8), 2), (Some(Target::Int4), 1)]
-    {
-        let file = match target {
-            Some(target) => {
-                let small = folder.path().join(target.name());
-                quantize(&Checkpoint::open(&path).unwrap(), target, &small).unwrap();
-                small
-            }
-            None => path.clone(),
-        };
-        let options = ModelOptions { n_threads, ..Default::default() };
-        let model = Model::from_checkpoint(Checkpoint::open_copied(&file).unwrap(), &options).unwrap();
-        models.push((format!("{target:?} on {n_threads}"), model));
-    }
-    models
+    random_models(
+        toml,
+        &[(None, 1), (None, 2), (Some(Target::F16), 1), (Some(Target::Int8), 2), (Some(Target::Int4), 1)],
+    )
 }
 
 fn session(model: &Model, drafts: Drafts) -> Session {

@@ -7,6 +7,7 @@ use std::path::Path;
 use grug::checkpoint::{Checkpoint, TensorToWrite, f32_bytes, save_model};
 use grug::init::initial_values;
 use grug::manifest::{Init, ModelTensors};
+use grug::quantize::{Target, quantize};
 use grug::{Model, ModelConfig, ModelOptions};
 
 /// A causal model with everything published on: learned positions, LayerNorm, biases, post-norm.
@@ -64,6 +65,23 @@ pub fn write_random_model(path: &Path, config: &ModelConfig, seed: u64) {
         .map(|(spec, bytes)| TensorToWrite { name: &spec.name, dtype: "F32", shape: &spec.shape, bytes })
         .collect();
     save_model(path, config, &BTreeMap::new(), &tensors).unwrap();
+}
+
+/// A model of this TOML with random weights, in each of these kinds of weights (`None`: f32) on as many threads.
+pub fn random_models(toml: &str, kinds: &[(Option<Target>, usize)]) -> Vec<(String, Model)> {
+    let folder = tempfile::tempdir().unwrap();
+    let floats = folder.path().join("f32.safetensors");
+    write_random_model(&floats, &ModelConfig::from_toml(toml).unwrap(), 1);
+    let load = |&(target, n_threads): &(Option<Target>, usize)| {
+        let path = target.map_or(floats.clone(), |target| folder.path().join(target.name()));
+        if let Some(target) = target {
+            quantize(&Checkpoint::open(&floats).unwrap(), target, &path).unwrap();
+        }
+        let options = ModelOptions { n_threads, ..Default::default() };
+        let model = Model::from_checkpoint(Checkpoint::open_copied(&path).unwrap(), &options).unwrap();
+        (format!("{target:?} on {n_threads}"), model)
+    };
+    kinds.iter().map(load).collect()
 }
 
 /// A model of this TOML with random weights, on this many threads.

@@ -12,15 +12,12 @@ pub(crate) use model::WgpuModel;
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
     use crate::backend::Engine;
-    use crate::checkpoint::{Checkpoint, TensorToWrite, f32_bytes, save_model};
+    use crate::checkpoint::Checkpoint;
     use crate::config::ModelConfig;
     use crate::error::ErrorKind;
-    use crate::init::initial_values;
-    use crate::manifest::ModelTensors;
+    use crate::init::write_initial_model;
 
     #[test]
     fn a_lost_device_is_an_error_from_then_on() {
@@ -35,15 +32,7 @@ mod tests {
         .unwrap();
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("model.safetensors");
-        let specs = ModelTensors::specs(&config).into_leaves();
-        let bytes: Vec<_> =
-            specs.iter().enumerate().map(|(i, spec)| f32_bytes(&initial_values(spec, i, 1))).collect();
-        let tensors: Vec<_> = specs
-            .iter()
-            .zip(&bytes)
-            .map(|(spec, bytes)| TensorToWrite { name: &spec.name, dtype: "F32", shape: &spec.shape, bytes })
-            .collect();
-        save_model(&path, &config, &BTreeMap::new(), &tensors).unwrap();
+        write_initial_model(&path, &config, 1).unwrap();
         let model = WgpuModel::load(&Checkpoint::open_copied(&path).unwrap(), 0).unwrap();
         let mut engine = model.new_engine(16, false).unwrap();
         let mut work = |context: &[u8], new| {

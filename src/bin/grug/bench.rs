@@ -9,10 +9,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use grug::checkpoint::{Checkpoint, TensorToWrite, f32_bytes, save_model};
+use grug::checkpoint::Checkpoint;
 use grug::config::ModelConfig;
-use grug::init::initial_values;
-use grug::manifest::ModelTensors;
+use grug::init::write_initial_model;
 use grug::quantize::{Target, quantize};
 use grug::{
     Drafts, Error, ErrorKind, Model, ModelOptions, Sampler, SamplerOptions, Session, SessionOptions, Step,
@@ -73,15 +72,7 @@ fn yardstick(name: &str) -> Option<ModelConfig> {
 }
 
 fn write_yardstick(config: &ModelConfig, target: Option<Target>, path: &Path) -> Outcome {
-    let specs = ModelTensors::specs(config).into_leaves();
-    let bytes: Vec<_> =
-        specs.iter().enumerate().map(|(i, spec)| f32_bytes(&initial_values(spec, i, 1))).collect();
-    let tensors: Vec<_> = specs
-        .iter()
-        .zip(&bytes)
-        .map(|(spec, bytes)| TensorToWrite { name: &spec.name, dtype: "F32", shape: &spec.shape, bytes })
-        .collect();
-    save_model(path, config, &BTreeMap::new(), &tensors)?;
+    write_initial_model(path, config, 1)?;
     if let Some(target) = target {
         quantize(&Checkpoint::open_copied(path)?, target, path)?;
     }

@@ -9,7 +9,7 @@
 use std::ops::Range;
 
 use super::math;
-use super::{AttentionShape, QUERIES};
+use super::{AttentionShape, Queries};
 use crate::simd::{Isa, Simd, TILE, dispatch};
 
 /// Widest head; a quantized query lies on the stack.
@@ -92,39 +92,34 @@ unsafe fn quantize_head_kernel<S: Simd>(x: *const f32, n: usize, out: *mut i8) -
 }
 dispatch! { unsafe fn quantize_head(x: *const f32, n: usize, out: *mut i8) -> f32 = quantize_head_kernel }
 
-/// Up to [`QUERIES`] queries of one key and value head.
+/// Queries of one key and value head, and what they see. Of the scratch, the scores of one query come first,
+/// (score_stride), and then its probabilities' digits, twice (score_stride) bytes.
 pub(super) struct Group {
-    pub keys: *const i8,
-    pub key_scales: *const f32,
-    pub values: *const i8,
-    pub value_scales: *const f32,
-    pub head_dim: usize,
-    pub value_dim: usize,
-    pub n: usize,
-    pub queries: [*const f32; QUERIES], // (head_dim) each
-    pub outs: [*mut f32; QUERIES],      // (head_dim) each
-    pub ranges: [(usize, usize); QUERIES],
-    /// Scratch: the scores of one query, (score_stride), and its probabilities' digits, twice (score_stride) bytes.
-    pub scores: *mut f32,
-    pub score_stride: usize,
+    keys: *const i8,
+    key_scales: *const f32,
+    values: *const i8,
+    value_scales: *const f32,
+    asked: Queries,
+}
+
+impl std::ops::Deref for Group {
+    type Target = Queries;
+
+    #[inline(always)]
+    fn deref(&self) -> &Queries {
+        &self.asked
+    }
 }
 
 impl Int8Cache {
-    /// A group of no queries for the head whose first position has number `at`.
-    pub(super) fn group(&self, at: usize, head_dim: usize, value_dim: usize) -> Group {
+    /// These queries of the head whose first position has number `at`.
+    pub(super) fn group(&self, at: usize, asked: Queries) -> Group {
         Group {
-            keys: self.keys[at * key_dim(head_dim)..].as_ptr(),
+            keys: self.keys[at * key_dim(asked.head_dim)..].as_ptr(),
             key_scales: self.key_scales[at..].as_ptr(),
-            values: self.values[at * value_dim..].as_ptr(),
+            values: self.values[at * asked.value_dim..].as_ptr(),
             value_scales: self.value_scales[at..].as_ptr(),
-            head_dim,
-            value_dim,
-            n: 0,
-            queries: [std::ptr::null(); QUERIES],
-            outs: [std::ptr::null_mut(); QUERIES],
-            ranges: [(0, 0); QUERIES],
-            scores: std::ptr::null_mut(),
-            score_stride: 0,
+            asked,
         }
     }
 }

@@ -168,11 +168,11 @@ impl Visible {
     }
 }
 
-/// Up to [`QUERIES`] queries of one key and value head.
-struct Group<T> {
-    keys: *const T,
-    values: *const T,
+/// Up to [`QUERIES`] queries of one key and value head, however that is stored.
+#[derive(Clone, Copy)]
+struct Queries {
     head_dim: usize,
+    /// Width of a value with its padding.
     value_dim: usize,
     n: usize,
     queries: [*const f32; QUERIES], // (head_dim) each
@@ -180,6 +180,22 @@ struct Group<T> {
     ranges: [(usize, usize); QUERIES],
     scores: *mut f32, // (QUERIES, score_stride)
     score_stride: usize,
+}
+
+/// Those queries, and the keys and values that they see.
+struct Group<T> {
+    keys: *const T,
+    values: *const T,
+    asked: Queries,
+}
+
+impl<T> std::ops::Deref for Group<T> {
+    type Target = Queries;
+
+    #[inline(always)]
+    fn deref(&self) -> &Queries {
+        &self.asked
+    }
 }
 
 /// The scores of QN queries, from number `q` on, for BN blocks of positions from `block` on.
@@ -396,9 +412,7 @@ pub(crate) fn attention(
         let scores = scores.pointer(chunk * QUERIES * score_stride, QUERIES * score_stride);
         for task in tasks * chunk / chunks..tasks * (chunk + 1) / chunks {
             let (kv_head, first) = (task / groups, task % groups * QUERIES);
-            let mut group = Group {
-                keys: std::ptr::null(),
-                values: std::ptr::null(),
+            let mut asked = Queries {
                 head_dim,
                 value_dim: kv.value_dim,
                 n: (pairs - first).min(QUERIES),
@@ -408,12 +422,12 @@ pub(crate) fn attention(
                 scores,
                 score_stride,
             };
-            for q in 0..group.n {
+            for q in 0..asked.n {
                 let (i, head) = ((first + q) / sharing, kv_head * sharing + (first + q) % sharing);
                 let range = visible.range(i);
-                group.ranges[q] = (range.start, range.end);
-                group.queries[q] = queries[i * query_stride + head * head_dim..].as_ptr();
-                group.outs[q] = out.pointer(i * width + head * head_dim, head_dim);
+                asked.ranges[q] = (range.start, range.end);
+                asked.queries[q] = queries[i * query_stride + head * head_dim..].as_ptr();
+                asked.outs[q] = out.pointer(i * width + head * head_dim, head_dim);
             }
             let key_at = kv_head * kv.capacity * head_dim;
             let value_at = kv_head * kv.capacity * kv.value_dim;
@@ -422,41 +436,15 @@ pub(crate) fn attention(
             // each chunk its own scratch.
             unsafe {
                 match &kv.cache {
-                    Cache::F32 { keys, values } => attend_f32(
-                        isa,
-                        &Group {
-                            keys: keys[key_at..].as_ptr(),
-                            values: values[value_at..].as_ptr(),
-                            ..group
-                        },
-                    ),
-                    Cache::F16 { keys, values } => attend_f16(
-                        isa,
-                        &Group {
-                            keys: keys[key_at..].as_ptr(),
-                            values: values[value_at..].as_ptr(),
-                            head_dim: group.head_dim,
-                            value_dim: group.value_dim,
-                            n: group.n,
-                            queries: group.queries,
-                            outs: group.outs,
-                            ranges: group.ranges,
-                            scores: group.scores,
-                            score_stride: group.score_stride,
-                        },
-                    ),
-                    Cache::Int8(cache) => int8::attend(
-                        isa,
-                        &int8::Group {
-                            n: group.n,
-                            queries: group.queries,
-                            outs: group.outs,
-                            ranges: group.ranges,
-                            scores: group.scores,
-                            score_stride: group.score_stride,
-                            ..cache.group(kv_head * kv.capacity, head_dim, kv.value_dim)
-                        },
-                    ),
+                    Cache::F32 { keys, values } => {
+                        let (keys, values) = (keys[key_at..].as_ptr(), values[value_at..].as_ptr());
+                        attend_f32(isa, &Group { keys, values, asked });
+                    }
+                    Cache::F16 { keys, values } => {
+                        let (keys, values) = (keys[key_at..].as_ptr(), values[value_at..].as_ptr());
+                        attend_f16(isa, &Group { keys, values, asked });
+                    }
+                    Cache::Int8(cache) => int8::attend(isa, &cache.group(kv_head * kv.capacity, asked)),
                 }
             }
         }
