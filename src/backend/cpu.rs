@@ -12,7 +12,9 @@ use crate::cancel::Cancel;
 use crate::config::{ModelConfig, VOCAB};
 use crate::error::Result;
 use crate::kernels::Compute;
-use crate::model::{BlockScratch, Chunk, CoarseScratch, ConvHistory, Graph, MAX_TOGETHER, Memory};
+use crate::model::{
+    BlockScratch, Chunk, CoarseScratch, ConvFrontend, ConvHistory, Graph, MAX_TOGETHER, Memory,
+};
 
 /// Rows of a causal model that pass through the blocks together: enough to reuse each weight from the cache, few
 /// enough that cancelling is prompt and scratch stays small.
@@ -85,7 +87,7 @@ impl CpuEngine {
             ahead: Ahead::default(),
             memory: Memory {
                 len: 0,
-                history: conv.map_or_else(ConvHistory::default, |conv| conv.new_history()),
+                history: conv.map_or_else(ConvHistory::default, ConvFrontend::new_history),
                 caches: stack.new_caches(positions),
                 coarse: coarse_memory,
             },
@@ -209,6 +211,12 @@ impl CpuEngine {
         graph.head.forward(compute, &graph.embedding.table, states, &mut logits[..rows * VOCAB]);
     }
 
+    /// Forgets what was computed for bytes that did not come.
+    fn drop_ahead(&mut self) {
+        let Ahead { len, taken, .. } = std::mem::take(&mut self.ahead);
+        self.memory.turn_back(len - taken);
+    }
+
     fn previous(context: &[u8], new: usize) -> u8 {
         context.len().checked_sub(new + 1).map_or(0, |i| context[i])
     }
@@ -225,7 +233,7 @@ impl Engine for CpuEngine {
             return Ok(());
         }
         self.logits_ready = false;
-        self.ahead = Ahead::default();
+        self.drop_ahead();
         if !self.causal {
             return Ok(());
         }
@@ -244,9 +252,7 @@ impl Engine for CpuEngine {
     }
 
     fn max_draft(&self) -> usize {
-        // The memory of a convolution cannot turn back for nothing, as keys and values can.
-        let turns_back = self.causal && self.graph.conv_frontend.is_none() && self.memory.coarse.is_none();
-        if turns_back { MAX_DRAFT.min(self.max_feed() - 1) } else { 0 }
+        if self.causal { MAX_DRAFT.min(self.max_feed() - 1) } else { 0 }
     }
 
     fn feed_draft(&mut self, context: &[u8], draft: &[u8], cancel: Option<&Cancel>) -> Result<()> {
@@ -257,6 +263,7 @@ impl Engine for CpuEngine {
         cancel.map_or(Ok(()), Cancel::check)?;
         self.logits_ready = false;
         self.states_ready = false;
+        self.drop_ahead();
         self.ahead = Ahead { len: draft.len(), ..Ahead::default() };
         self.ahead.bytes[..draft.len()].copy_from_slice(draft);
         let (last, kept) = context.split_last().expect("there is a byte to take in");
@@ -329,7 +336,7 @@ impl Engine for CpuEngine {
         }
         cancel.map_or(Ok(()), Cancel::check)?;
         nats[0] = surprise(self.logits(&context[..old], cancel)?, bytes[0]);
-        self.ahead = Ahead::default();
+        self.drop_ahead();
         let previous = Self::previous(context, new);
         let rows = match self.run(previous, bytes, self.memory.len, false, cancel) {
             Ok(rows) => rows,

@@ -200,6 +200,12 @@ impl Rows {
     }
 }
 
+/// How far ahead weights are fetched for XN rows of x. Several rows keep the multipliers busy for longer than the
+/// processor looks ahead by itself.
+const fn prefetch_distance<S: Simd, const XN: usize>() -> usize {
+    if XN >= 4 { 4096 } else { S::PREFETCH }
+}
+
 /// Registers of a tile for XN rows of x; as many as any instruction set needs.
 type Tiles<T, const XN: usize> = [[T; 4]; XN];
 
@@ -228,6 +234,7 @@ unsafe fn block8<S: Simd, const XN: usize>(
     stride: usize,
     rows: usize,
 ) {
+    let distance = const { prefetch_distance::<S, XN>() };
     let blocks = x.cols / BLOCK;
     let mut totals = [[S::zero(); 4]; XN];
     for b in 0..blocks {
@@ -237,8 +244,8 @@ unsafe fn block8<S: Simd, const XN: usize>(
         for k in (0..BLOCK).step_by(4) {
             for p in 0..S::PARTS {
                 let at = k * TILE + p * 4 * S::LANES;
-                if p == 0 && S::PREFETCH > 0 {
-                    S::prefetch(w.cast::<u8>().wrapping_add(at + S::PREFETCH));
+                if p == 0 && distance > 0 {
+                    S::prefetch(w.cast::<u8>().wrapping_add(at + distance));
                 }
                 let w = S::load_w(w.add(at));
                 for i in 0..XN {
@@ -290,6 +297,7 @@ unsafe fn block4<S: Simd, const XN: usize>(
     stride: usize,
     rows: usize,
 ) {
+    let distance = const { prefetch_distance::<S, XN>() };
     let groups = x.cols / GROUP;
     let mut totals = [[S::zero(); 4]; XN];
     for g in 0..groups {
@@ -299,8 +307,8 @@ unsafe fn block4<S: Simd, const XN: usize>(
         for k in (0..GROUP).step_by(8) {
             for p in 0..S::PARTS {
                 let at = k * TILE / 2 + p * 4 * S::LANES;
-                if p == 0 && S::PREFETCH > 0 {
-                    S::prefetch(w.wrapping_add(at + S::PREFETCH));
+                if p == 0 && distance > 0 {
+                    S::prefetch(w.wrapping_add(at + distance));
                 }
                 let (low, high) = S::load_w4(w.add(at), &CODES);
                 for i in 0..XN {
@@ -341,6 +349,10 @@ macro_rules! for_rows {
         while $s::BLOCK_Q > 4 && $x.n - i >= 4 {
             $block::<$s, 4>($w, $scales, $x.from(i, $per_sum), $out.add(i * $stride), $stride, $rows);
             i += 4;
+        }
+        while $s::BLOCK_Q > 2 && $x.n - i >= 2 {
+            $block::<$s, 2>($w, $scales, $x.from(i, $per_sum), $out.add(i * $stride), $stride, $rows);
+            i += 2;
         }
         while i < $x.n {
             $block::<$s, 1>($w, $scales, $x.from(i, $per_sum), $out.add(i * $stride), $stride, $rows);

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use super::layers::{Linear, NormLayer};
-use super::memory::Members;
+use super::memory::{LastRows, Members};
 use crate::checkpoint::Checkpoint;
 use crate::config::{Activation, ConvPadding, ModelConfig, Norm};
 use crate::error::Result;
@@ -107,13 +107,18 @@ pub(crate) struct ConvFrontend {
     causal: bool,
 }
 
-/// What a causal model remembers between chunks: for each layer its last `kernel - 1` inputs, (kernel - 1, inputs).
+/// What a causal model remembers between chunks: for each layer its last `kernel - 1` inputs.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct ConvHistory(Vec<Vec<f32>>);
+pub(crate) struct ConvHistory(Vec<LastRows>);
 
 impl ConvHistory {
     pub(crate) fn clear(&mut self) {
-        self.0.iter_mut().for_each(|layer| layer.fill(0.0));
+        self.0.iter_mut().for_each(LastRows::clear);
+    }
+
+    /// The last `n` bytes never came.
+    pub(crate) fn turn_back(&mut self, n: usize) {
+        self.0.iter_mut().for_each(|layer| layer.turn_back(n));
     }
 }
 
@@ -149,7 +154,7 @@ impl ConvFrontend {
 
     /// A causal model's memory before the first byte.
     pub(crate) fn new_history(&self) -> ConvHistory {
-        let layers = self.layers.iter().map(|l| vec![0.0; (l.conv.kernel - 1) * l.conv.inputs]);
+        let layers = self.layers.iter().map(|l| LastRows::new(l.conv.kernel - 1, l.conv.inputs));
         ConvHistory(if self.causal { layers.collect() } else { Vec::new() })
     }
 
@@ -191,9 +196,8 @@ impl ConvFrontend {
             let (padded, patches) = scratch.split_at_mut((before + len + after) * width);
             padded[before * width..(before + len) * width].copy_from_slice(&x[..len * width]);
             if self.causal {
-                let memory = &mut history.0[i];
-                padded[..before * width].copy_from_slice(memory);
-                memory.copy_from_slice(&padded[len * width..]);
+                padded[..before * width].copy_from_slice(history.0[i].last(before));
+                history.0[i].push(&x[..len * width]);
             } else {
                 self.pad_sides(padded, layer.side_padding, len, width);
             }
@@ -209,18 +213,14 @@ impl ConvFrontend {
         compute: &Compute,
         members: &mut dyn Members,
         x: &mut [f32],
-        scratch: &mut [f32],
+        patches: &mut [f32],
     ) {
         for (i, layer) in self.layers.iter().enumerate() {
             let width = layer.conv.inputs;
-            let (input, patches) = scratch.split_at_mut(layer.conv.kernel * width);
-            let past = input.len() - width;
             for row in 0..members.len() {
                 let memory = &mut members.memory(row).history.0[i];
-                input[..past].copy_from_slice(memory);
-                input[past..].copy_from_slice(&x[row * width..(row + 1) * width]);
-                memory.copy_from_slice(&input[width..]);
-                layer.conv.patch(row, input, patches);
+                memory.push(&x[row * width..(row + 1) * width]);
+                layer.conv.patch(row, memory.last(layer.conv.kernel), patches);
             }
             layer.conv.forward_patches(compute, members.len(), patches, x);
             self.finish(compute, layer, &mut x[..members.len() * layer.conv.outputs()]);

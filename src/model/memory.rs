@@ -3,7 +3,53 @@
 
 use super::conv_frontend::ConvHistory;
 use super::streams::CoarseMemory;
+use crate::backend::MAX_DRAFT;
 use crate::kernels::KvLayer;
+
+/// The last rows of a stream, and enough before them that it can turn back by a whole draft: that is forgetting a number.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct LastRows {
+    rows: Vec<f32>, // (2 · (needed + MAX_DRAFT), width), as far as `end`
+    end: usize,
+    width: usize,
+}
+
+impl LastRows {
+    /// Zeros, of which the last `needed` rows matter.
+    pub(crate) fn new(needed: usize, width: usize) -> LastRows {
+        let half = (needed + MAX_DRAFT) * width;
+        LastRows { rows: vec![0.0; 2 * half], end: half, width }
+    }
+
+    /// Zeros again.
+    pub(crate) fn clear(&mut self) {
+        self.end = self.rows.len() / 2;
+        self.rows[..self.end].fill(0.0);
+    }
+
+    /// The last `n` rows, (n, width): those that matter, or one more after each [`push`](Self::push).
+    pub(crate) fn last(&self, n: usize) -> &[f32] {
+        &self.rows[self.end - n * self.width..self.end]
+    }
+
+    /// Rows, (n, width), come.
+    pub(crate) fn push(&mut self, new: &[f32]) {
+        let half = self.rows.len() / 2;
+        let new = &new[new.len().saturating_sub(half)..];
+        if self.end + new.len() > self.rows.len() {
+            let old = half - new.len();
+            self.rows.copy_within(self.end - old..self.end, 0);
+            self.end = old;
+        }
+        self.rows[self.end..self.end + new.len()].copy_from_slice(new);
+        self.end += new.len();
+    }
+
+    /// The last `n` rows never came. There were more since the last time, and at most [`MAX_DRAFT`] are turned back.
+    pub(crate) fn turn_back(&mut self, n: usize) {
+        self.end -= n * self.width;
+    }
+}
 
 /// What is left of the bytes that a session took in.
 #[derive(Debug, Clone)]
@@ -22,6 +68,15 @@ impl Memory {
     pub(crate) fn cache_bytes(&self) -> usize {
         let coarse = self.coarse.iter().flat_map(|coarse| &coarse.caches);
         self.caches.iter().chain(coarse).map(KvLayer::bytes).sum()
+    }
+
+    /// After `n` bytes more than the present `len` passed, at most [`MAX_DRAFT`] and not all of their pass: they never came.
+    /// Keys and values of later positions are as good as none.
+    pub(crate) fn turn_back(&mut self, n: usize) {
+        self.history.turn_back(n);
+        if let Some(coarse) = &mut self.coarse {
+            coarse.turn_back(self.len, n);
+        }
     }
 }
 
@@ -104,5 +159,33 @@ impl Places for CoarseRows<'_> {
 
     fn run(&self, _row: usize, _n: usize) -> usize {
         1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn last_rows_are_those_of_the_whole_stream() {
+        for needed in [0, 1, 3, 20] {
+            let mut rows = LastRows::new(needed, 2);
+            let mut all = vec![0.0; 2 * needed];
+            let mut next = 0.0f32;
+            for round in 0..500usize {
+                let n = [1, 1, 2, 16, 1, 9, 70][round % 7];
+                let new: Vec<f32> = (0..2 * n).map(|i| next + i as f32).collect();
+                next += new.len() as f32;
+                rows.push(&new);
+                all.extend(&new);
+                assert_eq!(rows.last(needed + 1), &all[all.len() - 2 * (needed + 1)..]);
+                let back = (round * 5 % 16).min(n - 1);
+                rows.turn_back(back);
+                all.truncate(all.len() - 2 * back);
+                assert_eq!(rows.last(needed), &all[all.len() - 2 * needed..], "{needed} {round}");
+            }
+            rows.clear();
+            assert!(rows.last(needed).iter().all(|v| *v == 0.0));
+        }
     }
 }

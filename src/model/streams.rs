@@ -8,7 +8,7 @@ use super::block::{Block, BlockScratch};
 use super::conv_frontend::Conv1d;
 use super::first_layer::FirstLayer;
 use super::layers::{Linear, NormLayer, load_vector};
-use super::memory::{Chunk, CoarseRows, Members, Places};
+use super::memory::{Chunk, CoarseRows, LastRows, Members, Places};
 use super::positions::{AddedPositions, Rotary};
 use crate::cancel::Cancel;
 use crate::checkpoint::Checkpoint;
@@ -154,16 +154,26 @@ pub(crate) struct Aggregated {
 pub(crate) struct CoarseMemory {
     /// Keys and values of its blocks.
     pub caches: Vec<KvLayer>,
-    /// Causal: the last `kernel - 1` arriving rows, then those of the chunk, (kernel - 1 + rows, arriving).
-    input: Vec<f32>,
+    /// Causal: the last `kernel - 1` arriving rows.
+    input: LastRows,
     /// Causal: the latest coarse state, (A).
-    current: Vec<f32>,
+    states: LastRows,
+    stride: usize,
+}
+
+impl CoarseMemory {
+    /// The last `n` bytes never came; `len` are left.
+    pub(crate) fn turn_back(&mut self, len: usize, n: usize) {
+        self.input.turn_back(n);
+        self.states.turn_back((len + n) / self.stride - len / self.stride);
+    }
 }
 
 /// Memory for the rows that go through the coarse stream together.
 #[derive(Debug, Clone)]
 pub(crate) struct CoarseScratch {
     blocks: BlockScratch,
+    padded: Vec<f32>, // causal: (kernel - 1 + rows, arriving)
     patches: Vec<f32>,
     coarse: Vec<f32>, // (coarse rows, A)
 }
@@ -187,14 +197,19 @@ impl Aggregated {
         let coarse_positions =
             if causal { positions / self.conv.stride() } else { self.conv.output_len(positions) };
         let coarse_rows = if causal { rows.div_ceil(self.conv.stride()) } else { coarse_positions };
-        let history = if causal { (self.conv.kernel() - 1 + rows) * self.conv.inputs() } else { 0 };
-        let memory = CoarseMemory {
+        let padded = if causal { (self.conv.kernel() - 1 + rows) * self.conv.inputs() } else { 0 };
+        let of_causal =
+            |needed, width| if causal { LastRows::new(needed, width) } else { LastRows::default() };
+        let mut memory = CoarseMemory {
             caches: self.stack.new_caches(coarse_positions),
-            input: vec![0.0; history],
-            current: self.start.clone().unwrap_or_default(),
+            input: of_causal(self.conv.kernel() - 1, self.conv.inputs()),
+            states: of_causal(1, self.stack.width),
+            stride: self.conv.stride(),
         };
+        self.clear(&mut memory);
         let scratch = CoarseScratch {
             blocks: self.stack.new_scratch(n_threads, coarse_rows, coarse_positions),
+            padded: vec![0.0; padded],
             patches: vec![0.0; self.conv.patches_len(coarse_rows)],
             coarse: vec![0.0; coarse_rows * self.stack.width],
         };
@@ -203,9 +218,10 @@ impl Aggregated {
 
     /// Back to before the first byte.
     pub(crate) fn clear(&self, memory: &mut CoarseMemory) {
-        memory.input.fill(0.0);
+        memory.input.clear();
+        memory.states.clear();
         if let Some(start) = &self.start {
-            memory.current.copy_from_slice(start);
+            memory.states.push(start);
         }
     }
 
@@ -219,9 +235,7 @@ impl Aggregated {
 
     /// Takes arriving rows, (n, arriving), of a causal model into the history, and computes nothing.
     pub(crate) fn remember(&self, memory: &mut CoarseMemory, arriving: &[f32]) {
-        let history = (self.conv.kernel() - 1) * self.conv.inputs();
-        memory.input[history..history + arriving.len()].copy_from_slice(arriving);
-        memory.input.copy_within(arriving.len()..arriving.len() + history, 0);
+        memory.input.push(arriving);
     }
 
     /// Runs the stream on arriving rows, (n, arriving), at positions `first..first + n` of the context, and calls
@@ -239,8 +253,8 @@ impl Aggregated {
         mut each: impl FnMut(usize, &[f32]),
     ) -> Result<()> {
         let width = self.stack.width;
-        let CoarseMemory { caches, input, current } = memory;
-        let CoarseScratch { blocks, patches, coarse } = scratch;
+        let CoarseMemory { caches, input, states, .. } = memory;
+        let CoarseScratch { blocks, padded, patches, coarse } = scratch;
         if self.start.is_none() {
             let len = self.conv.forward(compute, arriving, patches, coarse);
             let mut places = Chunk { first: 0, caches };
@@ -249,16 +263,17 @@ impl Aggregated {
             return Ok(());
         }
         let (inputs, stride) = (self.conv.inputs(), self.conv.stride());
-        let history = (self.conv.kernel() - 1) * inputs;
+        let past = self.conv.kernel() - 1;
         let n = arriving.len() / inputs;
-        input[history..history + arriving.len()].copy_from_slice(arriving);
         // The windows that these rows complete.
         let (begin, end) = (first / stride, (first + n) / stride);
         if end > begin {
             // The window of coarse position j begins kernel - 1 rows before its last; so much history stands in front.
             let offset = (stride * begin + stride - 1 - first) * inputs;
             let len = ((end - begin - 1) * stride + self.conv.kernel()) * inputs;
-            self.conv.forward(compute, &input[offset..offset + len], patches, coarse);
+            padded[..past * inputs].copy_from_slice(input.last(past));
+            padded[past * inputs..][..arriving.len()].copy_from_slice(arriving);
+            self.conv.forward(compute, &padded[offset..offset + len], patches, coarse);
             let rows = &mut coarse[..(end - begin) * width];
             let mut places = Chunk { first: begin, caches };
             self.stack.forward(compute, blocks, &mut places, false, cancel, rows)?;
@@ -268,14 +283,14 @@ impl Aggregated {
             let row = if complete > begin {
                 &coarse[(complete - 1 - begin) * width..][..width]
             } else {
-                &**current
+                states.last(1)
             };
             each(if last_only { 0 } else { i }, row);
         }
         if end > begin {
-            current.copy_from_slice(&coarse[(end - begin - 1) * width..][..width]);
+            states.push(&coarse[..(end - begin) * width]);
         }
-        input.copy_within(n * inputs..n * inputs + history, 0);
+        input.push(arriving);
         Ok(())
     }
 
@@ -290,21 +305,19 @@ impl Aggregated {
     ) {
         let (width, inputs, stride) = (self.stack.width, self.conv.inputs(), self.conv.stride());
         let remembers = "a parallel model's session remembers its coarse stream";
-        let CoarseScratch { blocks, patches, coarse } = scratch;
+        let CoarseScratch { blocks, patches, coarse, .. } = scratch;
         let mut complete = [0; MAX_TOGETHER];
         let mut n = 0;
         for (row, arriving) in arriving.chunks_exact(inputs).enumerate() {
             let memory = members.memory(row);
             let completes = (memory.len + 1).is_multiple_of(stride);
             let input = &mut memory.coarse.as_mut().expect(remembers).input;
-            let window = self.conv.kernel() * inputs;
-            input[window - inputs..window].copy_from_slice(arriving);
+            input.push(arriving);
             if completes {
-                self.conv.patch(n, input, patches);
+                self.conv.patch(n, input.last(self.conv.kernel()), patches);
                 complete[n] = row;
                 n += 1;
             }
-            input.copy_within(inputs..window, 0);
         }
         let complete = &complete[..n];
         if n > 0 {
@@ -316,11 +329,11 @@ impl Aggregated {
                 .expect("nothing cancels this");
             for (&row, state) in complete.iter().zip(coarse.chunks_exact(width)) {
                 let memory = members.memory(row).coarse.as_mut().expect(remembers);
-                memory.current.copy_from_slice(state);
+                memory.states.push(state);
             }
         }
         for row in 0..members.len() {
-            each(row, &members.memory(row).coarse.as_ref().expect(remembers).current);
+            each(row, members.memory(row).coarse.as_ref().expect(remembers).states.last(1));
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Several sessions of one model that take in a byte each: one pass over the weights, with the scratch of the first.
 
-use super::{Ahead, CpuEngine, Scratch};
+use super::{CpuEngine, Scratch};
 use crate::backend::{Engine, Others};
 use crate::config::VOCAB;
 use crate::error::Result;
@@ -39,8 +39,15 @@ impl CpuEngine {
         let streams = &graph.streams;
         let n = 1 + others.len();
         let mut pairs = [(0, 0); MAX_TOGETHER];
+        self.drop_ahead();
         for (row, pair) in pairs[..n].iter_mut().enumerate() {
-            let context = if row == 0 { context } else { others.get(row - 1).1 };
+            let context = match row.checked_sub(1).map(|i| others.get(i)) {
+                Some((engine, context)) => {
+                    cpu(engine).drop_ahead();
+                    context
+                }
+                None => context,
+            };
             *pair = (Self::previous(context, 1), *context.last().expect("there is a byte to take in"));
         }
 
@@ -82,7 +89,6 @@ impl CpuEngine {
 
     fn took_in_together(&mut self) {
         self.memory.len += 1;
-        self.ahead = Ahead::default();
         self.states_ready = false;
         self.logits_ready = true;
     }

@@ -4,6 +4,8 @@
 //! and again, with as many threads. Rounds of all measurements are interleaved and medians reported, so that what else
 //! the machine does falls on all of them alike.
 
+mod drafts;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -38,6 +40,9 @@ pub struct Arguments {
     /// Write the yardstick to this file and keep it, in f32 (with --to, as that).
     #[arg(long)]
     keep: Option<PathBuf>,
+    /// Measure instead what drafts bring where the model writes on after the first 200 bytes of this text.
+    #[arg(long, value_name = "FILE")]
+    drafts: Option<PathBuf>,
     /// As one JSON object.
     #[arg(long)]
     json: bool,
@@ -174,6 +179,9 @@ pub fn run(arguments: &Arguments) -> Outcome {
     }
     let options = ModelOptions { n_threads: arguments.threads, ..Default::default() };
     let model = Model::load(&path, &options)?;
+    if let Some(file) = &arguments.drafts {
+        return drafts::run(arguments, &model, file);
+    }
     let room = model.config().window_bytes();
     let causal = model.config().is_causal();
     let weight_bytes = model.weight_bytes();
