@@ -52,37 +52,56 @@ class Bench:
                     "training.validate_every": 0, "training.validation_windows": 1, "training.sample_every": 0,
                     "training.checkpoint_every": 500, **settings}
         stamp, model = run / "quality.json", run / "last.safetensors"
+        preset = ROOT / f"trainer/configs/{preset}.toml"
+        recipe = preset.read_text()
         if stamp.exists():
             result = json.loads(stamp.read_text())
-            if result["settings"] == settings and model.exists():
+            if (result["settings"], result["preset"]) == (settings, recipe) and model.exists():
                 return result | {"model": model}
+            shutil.rmtree(run)
         resume = (run / "state.safetensors").exists()
         if not resume:
             shutil.rmtree(run, ignore_errors=True)
         print(f"training {name}", file=sys.stderr, flush=True)
-        settings_here, preset = dict(settings), ROOT / f"trainer/configs/{preset}.toml"
+        settings_here = dict(settings)
         if left_out := settings_here.pop("without", None):
             # A preset's table cannot be taken away by a setting.
-            tables = re.split(r"\n(?=(?:#.*\n)*\[)", preset.read_text())
+            tables = re.split(r"\n(?=(?:#.*\n)*\[)", recipe)
             preset = self.runs / f"{name}.toml"
             self.runs.mkdir(parents=True, exist_ok=True)
             preset.write_text("\n".join(table for table in tables if f"[{left_out}]" not in table))
         sets = [part for key, value in settings_here.items() for part in ("--set", f"{key}={toml(value)}")]
         cpu, clock = cpu_seconds(), time.monotonic()
         self.command("grug-trainer", "train", preset, "--run-dir", run, *["--resume"] * resume, *sets)
-        result = {"settings": settings, "cpu_s": None if resume else cpu_seconds() - cpu,
+        result = {"settings": settings, "preset": recipe, "cpu_s": None if resume else cpu_seconds() - cpu,
                   "wall_s": None if resume else time.monotonic() - clock, "params": parameters(model)}
         stamp.write_text(json.dumps(result))
         return result | {"model": model}
 
+    def once(self, model, measure, *what):
+        """What `measure` gives of a model; measured once, and kept beside the model."""
+        known, key = model.parent / "measured.json", " ".join(map(str, (measure.__name__, *what)))
+        fresh = known.exists() and known.stat().st_mtime >= model.stat().st_mtime
+        found = json.loads(known.read_text()) if fresh else {}
+        if key not in found:
+            found[key] = measure(model, *what)
+            known.write_text(json.dumps(found))
+        return found[key]
+
     def evaluate(self, model, data, last, *more):
         """Mean nats a byte over windows of the model's context that do not overlap, and how many bytes that were."""
+        return self.once(model, self.windows, data, last, *more)
+
+    def windows(self, model, data, last, *more):
         text = self.command("grug-trainer", "eval", model, data, "--last", last, "--threads", self.threads, *more)
         found = re.match(rb"([\d.]+) nats.* over (\d+) bytes", text)
         return float(found[1]), int(found[2])
 
     def stream(self, model, data, last):
         """Mean nats a byte as a session of the library sees the text: one stream, contexts that slide."""
+        return self.once(model, self.one_stream, data, last)
+
+    def one_stream(self, model, data, last):
         text = Path(data).read_bytes()
         part = self.runs / "held-out.tmp"
         part.write_bytes(text[int(len(text) * (1 - last)):])
@@ -157,37 +176,44 @@ from those before it in its window. In the third row at least half a context is 
 
 # What each option of the recipe is when it is the other way.
 FLIPS = {
-    "recipe as it is": {},
-    "without the convolution, embedding 128 wide": {"without": "model.conv_frontend", "model.embedding_dim": 128},
-    "learned positions instead of RoPE": {"model.positions": "learned", "model.max_positions": CONTEXT},
-    "LayerNorm instead of RMSNorm": {"model.norm": "layer"},
-    "without QK-norm": {"model.qk_norm": False},
-    "GELU instead of ReLU²": {"model.ffn_activation": "gelu"},
-    "SwiGLU instead of ReLU² (multiplier 3: 6 % more parameters)":
-        {"model.ffn_activation": "swiglu", "model.ffn_multiplier": 3},
-    "biases": {"model.bias": True},
-    "without zero-init": {"model.zero_init": False},
-    "attention over the last 64 bytes only": {"model.attention_window": 64},
-    "tied head": {"model.tied_head": True},
-    "byte-bigram table, 16 wide (1.05 M more parameters)": {"model.bigram_dim": 16},
-    "without the soft cap": {"model.logit_softcap": 0.0},
-    "one key/value head of four (GQA)": {"model.n_kv_heads": 1},
-    "without the norm of the embedding": {"model.embedding_norm": False},
-    "a convolution over 2 bytes instead of 4": {"model.conv_frontend.kernels": [2]},
-    "AdamW instead of Muon": {"optimizer.type": "adamw", "optimizer.beta1": 0.9, "optimizer.beta2": 0.99,
-                              "optimizer.weight_decay": 0.1, "optimizer.embedding_lr_multiplier": 1.0},
+    "recipe": ("the recipe as it is", {}),
+    "no-conv": ("without the convolution, embedding 128 wide", {"without": "model.conv_frontend", "model.embedding_dim": 128}),
+    "conv-2": ("a convolution over 2 bytes instead of 4", {"model.conv_frontend.kernels": [2]}),
+    "learned": ("learned positions instead of RoPE", {"model.positions": "learned", "model.max_positions": CONTEXT}),
+    "sinusoidal": ("sinusoidal positions instead of RoPE", {"model.positions": "sinusoidal"}),
+    "layer-norm": ("LayerNorm instead of RMSNorm", {"model.norm": "layer"}),
+    "no-embedding-norm": ("without the norm of the embedding", {"model.embedding_norm": False}),
+    "no-qk-norm": ("without QK-norm", {"model.qk_norm": False}),
+    "gelu": ("GELU instead of ReLU²", {"model.ffn_activation": "gelu"}),
+    "swiglu": ("SwiGLU instead of ReLU², multiplier 3", {"model.ffn_activation": "swiglu", "model.ffn_multiplier": 3}),
+    "bias": ("biases", {"model.bias": True}),
+    "no-zero-init": ("without zero-init", {"model.zero_init": False}),
+    "window": ("attention over the last 64 bytes only", {"model.attention_window": 64}),
+    "tied": ("tied head, embedding 128 wide", {"model.tied_head": True, "model.embedding_dim": 128}),
+    "no-softcap": ("without the soft cap", {"model.logit_softcap": 0.0}),
+    "gqa": ("one head of keys and values for four of queries", {"model.n_kv_heads": 1}),
+    "adamw": ("AdamW instead of Muon", {"optimizer.type": "adamw", "optimizer.beta1": 0.9, "optimizer.beta2": 0.99,
+                                        "optimizer.weight_decay": 0.1, "optimizer.embedding_lr_multiplier": 1.0}),
 }
 
 
 def ablations(bench, args):
-    rows, base = [["change", "parameters", "nats a byte", "worse by", "core-seconds"]], None
-    for n, (what, flip) in enumerate(FLIPS.items()):
-        if args.only and n and n not in args.only:
+    seeds = range(1, args.seeds + 1)
+    rows = [["change", "parameters", *(f"seed {seed}" for seed in seeds), "mean", "worse by", "core-seconds"]]
+    base = None
+    for name, (what, flip) in FLIPS.items():
+        if args.only is not None and name not in ("recipe", *args.only):
             continue
-        run = bench.train(f"ablation-{args.steps}-{n:02}", [SHAKESPEARE], {"training.steps": args.steps, **flip})
-        nats, _ = bench.evaluate(run["model"], SHAKESPEARE, 0.1)
-        base = nats if base is None else base
-        rows.append([what, f"{run['params'] / 1e6:.3f} M", f"{nats:.4f}", f"{nats - base:+.4f}", seconds(run["cpu_s"])])
+        nats, cost = [], 0.0
+        for seed in seeds:
+            settings = {"training.steps": args.steps, "training.seed": seed, **flip}
+            run = bench.train(f"ablation-{args.steps}-{name}-{seed}", [SHAKESPEARE], settings)
+            nats.append(bench.evaluate(run["model"], SHAKESPEARE, 0.1)[0])
+            cost += (run["cpu_s"] or 0.0) / args.seeds
+        mean = sum(nats) / len(nats)
+        base = mean if base is None else base
+        rows.append([what, f"{run['params'] / 1e6:.3f} M", *(f"{each:.4f}" for each in nats), f"{mean:.4f}",
+                     f"{mean - base:+.4f}", seconds(cost)])
         print(*rows[-1], sep=" | ", file=sys.stderr, flush=True)
     print(f"{args.steps} steps, {args.steps * BATCH * CONTEXT:,} training bytes each.\n")
     table(rows)
@@ -329,7 +355,8 @@ def main():
     one.set_defaults(run=shakespeare, needs=["grug", "grug-trainer"])
     one = commands.add_parser("ablations")
     one.add_argument("--steps", type=int, default=STEPS)
-    one.add_argument("--only", type=int, nargs="*", help="the rows with these numbers, beside the first")
+    one.add_argument("--seeds", type=int, default=1, help="each row is trained with so many seeds: what they change is noise")
+    one.add_argument("--only", nargs="*", choices=FLIPS, help="these rows alone, beside the recipe's")
     one.set_defaults(run=ablations, needs=["grug", "grug-trainer"])
     one = commands.add_parser("novels")
     one.add_argument("folder")

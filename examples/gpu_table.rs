@@ -30,7 +30,7 @@ const KINDS: [(&str, &str); 4] = [
         "causal, modern",
         "context_bytes = 96\nembedding_dim = 48\nd_model = 64\nn_heads = 4\nn_kv_heads = 2\nn_layers = 2\n\
          positions = \"rotary\"\nnorm = \"rms\"\nbias = false\nnorm_first = true\nqk_norm = true\n\
-         ffn_activation = \"swiglu\"\nattention_window = 40\nembedding_norm = true\nbigram_dim = 8\n\
+         ffn_activation = \"swiglu\"\nattention_window = 40\nembedding_norm = true\n\
          conv_frontend = { channels = [40], kernels = [3] }\n",
     ),
     (

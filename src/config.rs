@@ -191,9 +191,6 @@ pub struct ModelConfig {
     /// Normalize the input of the first block.
     #[serde(default, skip_serializing_if = "is_default")]
     pub embedding_norm: bool,
-    /// Width of an exact table of byte pairs, projected and added to the embedding; 0 = none.
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub bigram_dim: usize,
     /// The output layer shares the embedding's weights.
     #[serde(default, skip_serializing_if = "is_default")]
     pub tied_head: bool,
@@ -256,6 +253,18 @@ fn check_dim(name: &str, value: usize) -> Result<()> {
     Ok(())
 }
 
+/// Settings that models once had. What they gave is in docs/quality.md.
+const GONE: &[&str] = &["bigram_dim"];
+
+/// What to add to the message about an unknown key where it is such a setting.
+fn gone(message: &str) -> &'static str {
+    let is_gone = |key: &&&str| message.starts_with(&format!("unknown field `{key}`"));
+    match GONE.iter().find(is_gone) {
+        Some(_) => "\nThis setting is not part of the family any more; docs/quality.md says why",
+        None => "",
+    }
+}
+
 fn contradiction(text: impl std::fmt::Display) -> Error {
     Error::invalid(format!("{text}"))
 }
@@ -298,8 +307,9 @@ impl ConvFrontend {
 impl ModelConfig {
     /// Reads and validates a configuration from TOML text.
     pub fn from_toml(text: &str) -> Result<ModelConfig> {
-        let config: ModelConfig = toml::from_str(text)
-            .map_err(|e| Error::format(format!("model configuration: {}", e.to_string().trim_end())))?;
+        let config: ModelConfig = toml::from_str(text).map_err(|e| {
+            Error::format(format!("model configuration: {}{}", e.to_string().trim_end(), gone(e.message())))
+        })?;
         config.validate()?;
         Ok(config)
     }
@@ -425,11 +435,9 @@ impl ModelConfig {
                 )));
             }
         }
-        for (name, value) in [
-            ("max_positions", self.max_positions),
-            ("attention_window", self.attention_window),
-            ("bigram_dim", self.bigram_dim),
-        ] {
+        for (name, value) in
+            [("max_positions", self.max_positions), ("attention_window", self.attention_window)]
+        {
             if value > MAX_DIM {
                 return Err(Error::invalid(format!("{name} = {value}: must be at most {MAX_DIM}")));
             }

@@ -10,7 +10,7 @@
 //!   biases that the model does not have become zeros;
 //! - `gpt2` has no bias at the output layer. It becomes a part of the last norm's bias, wherever the output layer's
 //!   matrix has 256 independent rows (so d_model is at least 256); a model without biases has none;
-//! - everything else (rotary positions, RMSNorm, other activations, `qk_norm`, softcap, byte pairs, a norm of the
+//! - everything else (rotary positions, RMSNorm, other activations, `qk_norm`, softcap, a norm of the
 //!   embedding, convolutions, a second stream) is refused by name.
 //!
 //! Bytes are the tokens 0 to 255 of a byte-level BPE without merges, so that programs for text work as they are.
@@ -106,7 +106,6 @@ fn check(config: &ModelConfig) -> Result<()> {
         (config.qk_norm, "qk_norm"),
         (config.attention_window != 0, "attention_window"),
         (config.embedding_norm, "embedding_norm"),
-        (config.bigram_dim > 0, "bigram_dim"),
         (config.logit_softcap != 0.0, "logit_softcap"),
     ];
     match problems.iter().find(|(is_there, _)| *is_there) {

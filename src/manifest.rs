@@ -10,7 +10,7 @@ use crate::config::{Activation, ModelConfig, Norm, Positions, VOCAB};
 /// What a tensor is for, which decides how it may be stored and how it is trained.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
-    /// Rows looked up by a byte, a byte pair or a position.
+    /// Rows looked up by a byte or a position.
     Table,
     /// A matrix (outputs × inputs) that multiplies vectors inside the model.
     Matrix,
@@ -106,15 +106,6 @@ pub struct BlockTensors<T> {
     pub norm2: NormTensors<T>,
 }
 
-/// The exact table of byte pairs.
-#[derive(Debug, Clone, PartialEq)]
-pub struct BigramTensors<T> {
-    /// (65536, bigram_dim), row `previous · 256 + byte`.
-    pub table: T,
-    /// (E, bigram_dim).
-    pub projection: T,
-}
-
 /// Parameters of the aggregated stream.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AggregatedTensors<T> {
@@ -133,8 +124,6 @@ pub struct AggregatedTensors<T> {
 pub struct ModelTensors<T> {
     /// (256, E).
     pub embedding: T,
-    /// The byte-pair table.
-    pub bigram: Option<BigramTensors<T>>,
     /// Layers of the convolutional frontend.
     pub conv_frontend: Vec<ConvTensors<T>>,
     /// Arriving width → D.
@@ -297,17 +286,6 @@ impl Author<'_> {
                 // A tied table is the output layer too, whose logits must start small.
                 Init::Normal(if config.tied_head { 0.02 } else { 1.0 }),
             ),
-            bigram: (config.bigram_dim > 0).then(|| BigramTensors {
-                table: Self::tensor(
-                    "bigram_embedding.weight".into(),
-                    &[VOCAB * VOCAB, config.bigram_dim],
-                    Role::Table,
-                    Init::Normal(0.02),
-                ),
-                projection: self
-                    .linear("bigram_projection", &[embedding_dim, config.bigram_dim], Role::Matrix, false)
-                    .weight,
-            }),
             conv_frontend: config.conv_frontend.as_ref().map_or_else(Vec::new, |conv| {
                 (0..conv.channels.len())
                     .map(|i| {
@@ -391,12 +369,6 @@ impl<T> ModelTensors<T> {
         let f = &mut f;
         Ok(ModelTensors {
             embedding: f(self.embedding)?,
-            bigram: match self.bigram {
-                Some(bigram) => {
-                    Some(BigramTensors { table: f(bigram.table)?, projection: f(bigram.projection)? })
-                }
-                None => None,
-            },
             conv_frontend: self
                 .conv_frontend
                 .into_iter()
@@ -450,7 +422,7 @@ mod tests {
     fn names_are_unique_and_counts_agree() {
         let config = ModelConfig::from_toml(
             "context_bytes = 32\nattention = \"bidirectional\"\nembedding_dim = 16\nd_model = 24\nn_heads = 2\n\
-             n_layers = 2\npositions = \"learned\"\nmax_positions = 32\nembedding_norm = true\nbigram_dim = 4\n\
+             n_layers = 2\npositions = \"learned\"\nmax_positions = 32\nembedding_norm = true\n\
              conv_frontend = { channels = [8, 12], kernels = [3, 5] }\n\
              aggregated_stream = { d_model = 32, n_layers = 1, kernel = 4, stride = 4 }",
         )

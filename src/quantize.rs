@@ -11,7 +11,7 @@
 //! - **4-bit**: `NAME`, U8 (R, C / 8, 16, 4): the low half of byte (t, k, r, j) is column `8·k + j`, the high half
 //!   column `8·k + 4 + j`; `NAME.scales`, F16 (R, C / 32, 16). A weight is its scale times [`CODES`]\[half byte].
 //!
-//! Tables (embeddings, learned positions, byte pairs), which are read a row at a time, become f16; gains and biases
+//! Tables (embeddings, learned positions), which are read a row at a time, become f16; gains and biases
 //! stay f32. In a 4-bit model the output layer and the convolutions, which are small and matter most, are int8.
 
 use std::collections::BTreeMap;

@@ -165,7 +165,6 @@ const MODEL_KEYS: &[&str] = &[
     "n_kv_heads",
     "attention_window",
     "embedding_norm",
-    "bigram_dim",
     "tied_head",
     "logit_softcap",
     "zero_init",
@@ -359,7 +358,7 @@ fn hostile_headers_are_refused() {
         ("logit_softcap", "inf"),
         ("ffn_gamma", "-inf"),
         ("context_bytes", "9223372036854775807"),
-        ("bigram_dim", "1048577"),
+        ("attention_window", "1048577"),
         ("n_kv_heads", "-1"),
         ("dropout.output", "nan"),
     ] {
@@ -367,6 +366,10 @@ fn hostile_headers_are_refused() {
         let header = json!({ "__metadata__": { "grug.config": toml } }).to_string();
         refused(with_header(&header, 0), &[key.split('.').next().unwrap()]);
     }
+    // A setting of early models that there is no longer: a model that has it is another model.
+    let toml = format!("bigram_dim = 16\n{config}");
+    let header = json!({ "__metadata__": { "grug.config": toml } }).to_string();
+    refused(with_header(&header, 0), &["bigram_dim", "not part of the family any more"]);
     let layers = config.replace("n_layers = 2", "n_layers = 1000000");
     refused(
         with_header(&json!({ "__metadata__": { "grug.config": layers } }).to_string(), 0),

@@ -27,7 +27,7 @@ fn main() -> std::io::Result<()> {
     put("config", "small", config.to_toml().as_bytes())?;
     let toml = "context_bytes = 24\nembedding_dim = 12\nd_model = 16\nn_heads = 4\nn_kv_heads = 2\nn_layers = 2\n\
                 positions = \"rotary\"\nnorm = \"rms\"\nbias = false\nqk_norm = true\nffn_activation = \"swiglu\"\n\
-                attention_window = 9\nbigram_dim = 3\nlogit_softcap = 15.0\n\
+                attention_window = 9\nlogit_softcap = 15.0\n\
                 conv_frontend = { channels = [10, 14], kernels = [4, 3] }\n";
     config = ModelConfig::from_toml(toml).expect("a valid configuration");
     put("config", "causal", config.to_toml().as_bytes())?;

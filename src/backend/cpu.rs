@@ -42,7 +42,7 @@ pub(crate) struct CpuEngine {
 struct Scratch {
     compute: Compute,
     arriving: Vec<f32>, // (rows, widest of the embedding and the frontend)
-    frontend: Vec<f32>, // scratch of embedding and frontend
+    frontend: Vec<f32>, // scratch of the frontend
     x: Vec<f32>,        // (rows, D)
     blocks: BlockScratch,
     coarse: Option<CoarseScratch>,
@@ -67,8 +67,7 @@ impl CpuEngine {
         let conv = graph.conv_frontend.as_ref();
         let embedding_width = graph.embedding.dim();
         let arriving_len = (rows * embedding_width).max(conv.map_or(0, |conv| conv.activation_len(rows)));
-        let frontend_len =
-            (rows * graph.embedding.scratch_per_byte()).max(conv.map_or(0, |conv| conv.scratch_len(rows)));
+        let frontend_len = conv.map_or(0, |conv| conv.scratch_len(rows));
         let stack_rows = if causal { rows } else { positions };
         let n_threads = graph.pool.n_threads();
         graph.first_layer(config);
@@ -117,13 +116,11 @@ impl CpuEngine {
     }
 
     /// Runs `bytes` through the embedding and the frontend; returns how many rows arrive at the streams.
-    fn arrive(&mut self, previous: u8, bytes: &[u8]) -> usize {
+    fn arrive(&mut self, bytes: &[u8]) -> usize {
         let graph = &*self.graph;
         let Scratch { compute, arriving, frontend, .. } = &mut self.scratch;
         let len = bytes.len();
-        let pairs = (0..len).map(|i| (if i == 0 { previous } else { bytes[i - 1] }, bytes[i]));
-        let embedded = &mut arriving[..len * graph.embedding.dim()];
-        graph.embedding.forward(compute, pairs, frontend, embedded);
+        graph.embedding.forward(bytes.iter().copied(), &mut arriving[..len * graph.embedding.dim()]);
         match &graph.conv_frontend {
             Some(conv) => conv.forward(compute, &mut self.memory.history, arriving, len, frontend),
             None => len,
@@ -145,7 +142,7 @@ impl CpuEngine {
         let mut at = first.saturating_sub(graph.conv_frontend.as_ref().map_or(0, |conv| conv.reach()));
         while at < kept.len() {
             let end = if at < compute { compute } else { kept.len() }.min(at + self.max_feed());
-            let rows = self.arrive(if at == 0 { 0 } else { kept[at - 1] }, &kept[at..end]);
+            let rows = self.arrive(&kept[at..end]);
             let scratch = &mut self.scratch;
             if let (Some(agg), Some(memory), Some(coarse)) =
                 (&streams.aggregated, &mut self.memory.coarse, &mut scratch.coarse)
@@ -164,15 +161,8 @@ impl CpuEngine {
 
     /// Runs `bytes` from the embedding to the states before the output layer, at positions `first..`. Writes the
     /// states of all of them, or with `last_only` the last one's, and returns how many there are.
-    fn run(
-        &mut self,
-        previous: u8,
-        bytes: &[u8],
-        first: usize,
-        last_only: bool,
-        cancel: Option<&Cancel>,
-    ) -> Result<usize> {
-        let len = self.arrive(previous, bytes);
+    fn run(&mut self, bytes: &[u8], first: usize, last_only: bool, cancel: Option<&Cancel>) -> Result<usize> {
+        let len = self.arrive(bytes);
         let graph = &*self.graph;
         let streams = &graph.streams;
         let Scratch { compute, arriving, x, blocks, coarse, states, .. } = &mut self.scratch;
@@ -216,10 +206,6 @@ impl CpuEngine {
         let Ahead { len, taken, .. } = std::mem::take(&mut self.ahead);
         self.memory.turn_back(len - taken);
     }
-
-    fn previous(context: &[u8], new: usize) -> u8 {
-        context.len().checked_sub(new + 1).map_or(0, |i| context[i])
-    }
 }
 
 impl Engine for CpuEngine {
@@ -238,10 +224,8 @@ impl Engine for CpuEngine {
             return Ok(());
         }
         cancel.map_or(Ok(()), Cancel::check)?;
-        for (i, chunk) in bytes.chunks(self.max_feed()).enumerate() {
-            let before = new - i * self.max_feed();
-            let previous = Self::previous(context, before);
-            if let Err(error) = self.run(previous, chunk, self.memory.len, true, cancel) {
+        for chunk in bytes.chunks(self.max_feed()) {
+            if let Err(error) = self.run(chunk, self.memory.len, true, cancel) {
                 self.rewind(&context[..context.len() - new]);
                 return Err(error);
             }
@@ -270,7 +254,7 @@ impl Engine for CpuEngine {
         let mut bytes = [*last; MAX_DRAFT + 1];
         bytes[1..=draft.len()].copy_from_slice(draft);
         let bytes = &bytes[..=draft.len()];
-        match self.run(Self::previous(context, 1), bytes, self.memory.len, false, cancel) {
+        match self.run(bytes, self.memory.len, false, cancel) {
             Ok(rows) => self.run_head(rows),
             Err(error) => {
                 self.rewind(kept);
@@ -306,11 +290,11 @@ impl Engine for CpuEngine {
                     let (zeros, bytes) = padded.split_at_mut(self.pad_to - context.len());
                     zeros.fill(0);
                     bytes.copy_from_slice(context);
-                    let result = self.run(0, &padded, 0, true, cancel);
+                    let result = self.run(&padded, 0, true, cancel);
                     self.padded = padded;
                     result?;
                 } else {
-                    self.run(0, context, 0, true, cancel)?;
+                    self.run(context, 0, true, cancel)?;
                 }
             } else {
                 assert!(self.states_ready, "logits are asked for before any byte was taken in");
@@ -337,8 +321,7 @@ impl Engine for CpuEngine {
         cancel.map_or(Ok(()), Cancel::check)?;
         nats[0] = surprise(self.logits(&context[..old], cancel)?, bytes[0]);
         self.drop_ahead();
-        let previous = Self::previous(context, new);
-        let rows = match self.run(previous, bytes, self.memory.len, false, cancel) {
+        let rows = match self.run(bytes, self.memory.len, false, cancel) {
             Ok(rows) => rows,
             Err(error) => {
                 self.rewind(&context[..old]);

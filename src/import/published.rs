@@ -474,7 +474,6 @@ impl PublishedConfig {
             n_kv_heads: 0,
             attention_window: 0,
             embedding_norm: false,
-            bigram_dim: 0,
             tied_head: false,
             logit_softcap: 0.0,
             zero_init: false,

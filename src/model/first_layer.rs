@@ -31,7 +31,6 @@ impl FirstLayer {
         if config.is_causal()
             || config.norm_first
             || graph.conv_frontend.is_some()
-            || graph.embedding.depends_on_context()
             || (VOCAB + positions) * qkv_width > MAX_NUMBERS
         {
             return None;
@@ -39,7 +38,7 @@ impl FirstLayer {
         let compute = Compute::new(&graph.pool, VOCAB, graph.quantized_cols, graph.portable);
         let bytes: Vec<u8> = (0..=u8::MAX).collect();
         let mut arriving = vec![0.0; VOCAB * graph.embedding.dim()];
-        graph.embedding.forward(&compute, bytes.iter().map(|byte| (0, *byte)), &mut [], &mut arriving);
+        graph.embedding.forward(bytes.iter().copied(), &mut arriving);
         let mut x = vec![0.0; VOCAB * width];
         graph.streams.project(&compute, &arriving, &mut x);
         let mut by_byte = vec![0.0; VOCAB * qkv_width];

@@ -17,7 +17,7 @@ pub const CAUSAL_PLAIN: &str = "context_bytes = 24\nembedding_dim = 16\nd_model 
 /// A causal model with every modern option on, and a conv frontend.
 pub const CAUSAL_MODERN: &str = "context_bytes = 24\nembedding_dim = 12\nd_model = 16\nn_heads = 4\nn_kv_heads = 2\n\
      n_layers = 2\npositions = \"rotary\"\nnorm = \"rms\"\nbias = false\nnorm_first = true\nqk_norm = true\n\
-     ffn_activation = \"swiglu\"\nffn_multiplier = 3\nattention_window = 9\nembedding_norm = true\nbigram_dim = 3\n\
+     ffn_activation = \"swiglu\"\nffn_multiplier = 3\nattention_window = 9\nembedding_norm = true\n\
      logit_softcap = 15.0\nconv_frontend = { channels = [10, 14], kernels = [4, 3] }\n";
 
 /// Causal parallel streams: a windowed fine stream and a wider coarse one that runs once in three bytes.

@@ -33,7 +33,7 @@ pub const MORE: [(&str, &str); 7] = [
     (
         "causal, curved",
         "context_bytes = 16\nembedding_dim = 16\nd_model = 16\nn_heads = 2\nn_layers = 2\n\
-         positions = \"learned\"\nmax_positions = 16\nffn_gamma = 0.3\nbigram_dim = 5\n",
+         positions = \"learned\"\nmax_positions = 16\nffn_gamma = 0.3\n",
     ),
     (
         "published convolutions, even kernel, stride, learned positions",

@@ -92,7 +92,6 @@ fn draw(seed: u64) -> (ModelConfig, Choices) {
         n_kv_heads: if c.chance(40) { c.of(&[1, n_heads]) } else { 0 },
         attention_window: if causal && c.chance(40) { 1 + c.below(context_bytes + 2) } else { 0 },
         embedding_norm: c.chance(40),
-        bigram_dim: if c.chance(15) { 3 } else { 0 },
         tied_head: c.chance(30),
         logit_softcap: if c.chance(30) { 5.0 } else { 0.0 },
         zero_init: false,
@@ -159,7 +158,6 @@ fn both_sides_give_the_same_logits() {
             ("windowed", config.attention_window > 0),
             ("grouped", config.kv_heads() < config.n_heads),
             ("curved", config.ffn_gamma != 0.0),
-            ("bigram", config.bigram_dim > 0),
             ("tied", config.tied_head),
         ] {
             *kinds.entry(name).or_insert(0) += present as u32;

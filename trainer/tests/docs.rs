@@ -65,7 +65,6 @@ fn all_settings() -> BTreeSet<String> {
     model.n_kv_heads = 1;
     model.attention_window = 1;
     model.embedding_norm = true;
-    model.bigram_dim = 1;
     model.tied_head = true;
     model.logit_softcap = 1.0;
     model.zero_init = true;

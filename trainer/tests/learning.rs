@@ -78,7 +78,6 @@ fn both_sides_score_a_trained_model_alike() {
         "sample.bytes=12",
         "optimizer.learning_rate=0.005",
         "model.embedding_norm=true",
-        "model.bigram_dim=4",
         "model.logit_softcap=15.0",
         "model.aggregated_stream={d_model=16,n_layers=1,kernel=4,stride=2}",
     ];

@@ -38,9 +38,9 @@ impl CpuEngine {
         let graph = self.graph.clone();
         let streams = &graph.streams;
         let n = 1 + others.len();
-        let mut pairs = [(0, 0); MAX_TOGETHER];
+        let mut bytes = [0; MAX_TOGETHER];
         self.drop_ahead();
-        for (row, pair) in pairs[..n].iter_mut().enumerate() {
+        for (row, byte) in bytes[..n].iter_mut().enumerate() {
             let context = match row.checked_sub(1).map(|i| others.get(i)) {
                 Some((engine, context)) => {
                     cpu(engine).drop_ahead();
@@ -48,14 +48,13 @@ impl CpuEngine {
                 }
                 None => context,
             };
-            *pair = (Self::previous(context, 1), *context.last().expect("there is a byte to take in"));
+            *byte = *context.last().expect("there is a byte to take in");
         }
 
         let width = self.config.output_dim();
         let Scratch { compute, arriving, frontend, x, blocks, coarse, states, logits } = &mut self.scratch;
         let mut members = All { first: &mut self.memory, others };
-        let embedded = &mut arriving[..n * graph.embedding.dim()];
-        graph.embedding.forward(compute, pairs[..n].iter().copied(), frontend, embedded);
+        graph.embedding.forward(bytes[..n].iter().copied(), &mut arriving[..n * graph.embedding.dim()]);
         if let Some(conv) = &graph.conv_frontend {
             conv.step(compute, &mut members, arriving, frontend);
         }

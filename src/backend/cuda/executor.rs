@@ -15,8 +15,8 @@ use crate::error::Result;
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 struct Step {
-    /// w0, w1, w2, consts, act, kv, st, bytes.
-    buffers: [Address; 8],
+    /// w, consts, act, kv, st, bytes.
+    buffers: [Address; 6],
     args: [u32; Args::NAMES.len()],
     kernel: u32,
 }
@@ -79,14 +79,11 @@ impl CudaExecutor {
             .collect::<Result<Vec<_>>>()?;
         let state = stream.zeros("a session's state", 4 * plan.state_words())?;
         let step = |op: &Op| {
-            let weight = |i: usize| op.weights[i].map_or(0, |index| model.matrices[index].address);
             let mut args = [0; Args::NAMES.len()];
             args.copy_from_slice(&op.args.words());
             Step {
                 buffers: [
-                    weight(0),
-                    weight(1),
-                    weight(2),
+                    op.weights.map_or(0, |index| model.matrices[index].address),
                     model.constants.address,
                     activations.address,
                     op.cache.map_or(0, |index| caches[index].address),

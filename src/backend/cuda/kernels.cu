@@ -42,9 +42,9 @@ DEVICE u32 load_acquire(const u32* p) {
 
 // As in backend/gpu/args.rs, word for word; a test compares them.
 struct Args {
-  u32 rows, skip, inputs, outputs, x, x_stride, x_shift, y, y_stride, y_shift, w_stride, w_kind, w1_stride, w1_kind,
-      w2_stride, w2_kind, scales, w2_scales, bias, prologue, gain, gain_bias, rms, epilogue, scalar, add, positions, heads, kv_heads,
-      head_dim, capacity, causal, window, qk_norm, cos, sin, store, divide, coarse, start, pad, padding;
+  u32 rows, skip, inputs, outputs, x, x_stride, x_shift, y, y_stride, y_shift, w_stride, w_kind, scales, bias,
+      prologue, gain, gain_bias, rms, epilogue, scalar, add, positions, heads, kv_heads, head_dim, capacity, causal,
+      window, qk_norm, cos, sin, store, divide, coarse, start, pad, padding;
 };
 enum { WEIGHT_F32 = 0, WEIGHT_F16 = 1, WEIGHT_BF16 = 2, WEIGHT_INT8 = 3 };
 enum { PROLOGUE_NONE = 0, PROLOGUE_NORM = 1, PROLOGUE_SWIGLU = 2, PROLOGUE_CURVED = 3 };
@@ -65,7 +65,7 @@ const u32 EDGE = 64, DEPTH = 16; // of the tiles of a product of many rows
 
 // A step with everything it touches.
 struct Step {
-  const uint4 *w0, *w1, *w2;
+  const uint4* w;
   const float* consts;
   float *act, *kv;
   u32 *st, *bytes;
@@ -228,20 +228,8 @@ STEP void embed_step(const Step& s, Shared& sm, u32 block, u32 blocks) {
   u32 rows = n_rows(s), base = __ldcg(s.st + STATE_BASE);
   for (u64 i = (u64)block * THREADS + threadIdx.x; i < (u64)rows * a.outputs; i += (u64)blocks * THREADS) {
     u32 row = (u32)(i / a.outputs), c = (u32)(i % a.outputs);
-    const u32* at = s.bytes + base + row;
-    u32 byte = __ldcg(at), n = per_vector(a.w_kind);
-    float v = pick(__ldg(s.w0 + (u64)byte * a.w_stride + c / n), a.w_kind, c % n);
-    if (a.w2_stride > 0) {
-      // The byte before the context counts as 0.
-      u32 previous = first(s) + row > 0 ? __ldcg(at - 1) : 0u;
-      const uint4* pair = s.w1 + (u64)(previous * 256 + byte) * a.w1_stride;
-      u32 n1 = per_vector(a.w1_kind), n2 = per_vector(a.w2_kind);
-      float sum = 0.0f;
-      for (u32 j = 0; j < a.inputs; j++)
-        sum += pick(__ldg(pair + j / n1), a.w1_kind, j % n1) *
-               pick(__ldg(s.w2 + (u64)c * a.w2_stride + j / n2), a.w2_kind, j % n2);
-      v += a.w2_scales == NONE ? sum : sum * __ldg(s.consts + a.w2_scales + c);
-    }
+    u32 byte = __ldcg(s.bytes + base + row), n = per_vector(a.w_kind);
+    float v = pick(__ldg(s.w + (u64)byte * a.w_stride + c / n), a.w_kind, c % n);
     y_row(s, row)[c] = v + position(s, row, c);
   }
 }
@@ -285,7 +273,7 @@ template <int KIND> DEVICE void linear_rows(const Step& s, Shared& sm, u32 block
       }
       if (output < a.outputs) {
         u32 end = min(TILE / per, a.w_stride - start / per);
-        const uint4* w = s.w0 + (u64)output * a.w_stride + start / per;
+        const uint4* w = s.w + (u64)output * a.w_stride + start / per;
         u32 i = lane;
         // Four loads in flight.
         for (; i + 96 < end; i += 128) {
@@ -329,7 +317,7 @@ STEP void matmul_step(const Step& s, Shared& sm, u32 block, u32 blocks) {
       for (u32 i = threadIdx.x; i < EDGE * vectors; i += THREADS) {
         u32 output = left + i / vectors, at = start / per + i % vectors;
         uint4 w = make_uint4(0, 0, 0, 0);
-        if (output < a.outputs && at < a.w_stride) w = __ldg(s.w0 + (u64)output * a.w_stride + at);
+        if (output < a.outputs && at < a.w_stride) w = __ldg(s.w + (u64)output * a.w_stride + at);
         for (u32 c = 0; c < per; c++) sm.work.tile.w[i % vectors * per + c][i / vectors] = pick(w, a.w_kind, c);
       }
       __syncthreads();

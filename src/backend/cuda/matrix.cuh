@@ -29,7 +29,7 @@ STEP void matmul_halves(const Step& s, Shared& sm, u32 block, u32 blocks) {
       for (u32 i = threadIdx.x; i < EDGE * vectors; i += THREADS) {
         u32 output = i / vectors, at = start / per + i % vectors;
         uint4 w = make_uint4(0, 0, 0, 0);
-        if (left + output < a.outputs && at < a.w_stride) w = __ldg(s.w0 + (u64)(left + output) * a.w_stride + at);
+        if (left + output < a.outputs && at < a.w_stride) w = __ldg(s.w + (u64)(left + output) * a.w_stride + at);
         for (u32 c = 0; c < per; c++)
           h.w[output][i % vectors * per + c] = float_to_half(within_half(pick(w, a.w_kind, c)));
       }

@@ -48,18 +48,8 @@ args! {
     w_stride,
     /// How the weights are stored.
     w_kind,
-    /// The same of the embedding's pair table,
-    w1_stride,
-    /// and
-    w1_kind,
-    /// of its projection.
-    w2_stride,
-    /// As above.
-    w2_kind,
     /// Offset in the constants of the scales of the weights' rows, where they are integers.
     scales,
-    /// The same of the embedding's projection.
-    w2_scales,
     /// Offset in the constants of the result's bias.
     bias,
     /// What happens to the input on its way in.
@@ -114,7 +104,6 @@ impl Default for Args {
     fn default() -> Args {
         Args {
             scales: NONE,
-            w2_scales: NONE,
             bias: NONE,
             gain: NONE,
             gain_bias: NONE,

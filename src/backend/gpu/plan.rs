@@ -40,7 +40,7 @@ pub(crate) mod state {
 /// What computes a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kernel {
-    /// Rows of the byte and pair tables.
+    /// Rows of the byte table.
     Embed,
     /// The rows beyond both ends of a convolution's input.
     Pad,
@@ -103,8 +103,8 @@ impl Kernel {
 pub(crate) struct Op {
     pub kernel: Kernel,
     pub args: Args,
-    /// Matrices by their index in [`Parts`].
-    pub weights: [Option<usize>; 3],
+    /// A matrix by its index in [`Parts`].
+    pub weights: Option<usize>,
     /// Which of the caches.
     pub cache: Option<usize>,
 }

@@ -84,9 +84,9 @@ impl WgpuExecutor {
                     format!("wgpu: kernel {:?} would need more than {largest} workgroups", op.kernel.name()),
                 ));
             }
-            let weight = |i: usize| op.weights[i].map_or(&model.unread, |index| &model.matrices[index]);
+            let weights = op.weights.map_or(&model.unread, |index| &model.matrices[index]);
             let cache = op.cache.map_or(&model.unwritten, |index| &caches[index]);
-            let buffers = [weight(0), weight(1), weight(2), &model.constants, &activations, cache, &state];
+            let buffers = [weights, &model.constants, &activations, cache, &state];
             let mut entries: Vec<_> = buffers
                 .iter()
                 .enumerate()
@@ -96,7 +96,7 @@ impl WgpuExecutor {
                 })
                 .collect();
             entries.push(wgpu::BindGroupEntry {
-                binding: 7,
+                binding: 5,
                 resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
                     buffer: &args,
                     offset: i as u64 * stride,

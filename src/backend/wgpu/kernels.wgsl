@@ -5,14 +5,12 @@
 // Every kernel is one step of a plan (backend/gpu/plan.rs). Rows of activations are f32; weights are rows of whole
 // 16-byte vectors.
 
-@group(0) @binding(0) var<storage, read> w0: array<vec4<u32>>;
-@group(0) @binding(1) var<storage, read> w1: array<vec4<u32>>;
-@group(0) @binding(2) var<storage, read> w2: array<vec4<u32>>;
-@group(0) @binding(3) var<storage, read> consts: array<f32>;
-@group(0) @binding(4) var<storage, read_write> act: array<f32>;
-@group(0) @binding(5) var<storage, read_write> kv: array<f32>;
-@group(0) @binding(6) var<storage, read_write> st: array<u32>;
-@group(0) @binding(7) var<uniform> a: Args;
+@group(0) @binding(0) var<storage, read> matrix: array<vec4<u32>>;
+@group(0) @binding(1) var<storage, read> consts: array<f32>;
+@group(0) @binding(2) var<storage, read_write> act: array<f32>;
+@group(0) @binding(3) var<storage, read_write> kv: array<f32>;
+@group(0) @binding(4) var<storage, read_write> st: array<u32>;
+@group(0) @binding(5) var<uniform> a: Args;
 
 const NONE: u32 = 0xffffffffu;
 const NORM_EPS: f32 = 1e-5;
@@ -149,24 +147,9 @@ fn embed(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) 
   let row = wg.y;
   let c = wg.x * 64u + tid;
   if (c >= a.outputs || row >= n_rows()) { return; }
-  let at = STATE_BYTES + st[STATE_BASE] + row;
-  let byte = st[at];
+  let byte = st[STATE_BYTES + st[STATE_BASE] + row];
   let n = per_vector(a.w_kind);
-  var v = pick(w0[byte * a.w_stride + c / n], a.w_kind, c % n);
-  if (a.w2_stride > 0u) {
-    // The byte before the context counts as 0.
-    var previous = 0u;
-    if (first() + row > 0u) { previous = st[at - 1u]; }
-    let pair = (previous * 256u + byte) * a.w1_stride;
-    let n1 = per_vector(a.w1_kind);
-    let n2 = per_vector(a.w2_kind);
-    var sum = 0.0;
-    for (var i = 0u; i < a.inputs; i++) {
-      sum += pick(w1[pair + i / n1], a.w1_kind, i % n1) * pick(w2[c * a.w2_stride + i / n2], a.w2_kind, i % n2);
-    }
-    if (a.w2_scales != NONE) { sum *= consts[a.w2_scales + c]; }
-    v += sum;
-  }
+  let v = pick(matrix[byte * a.w_stride + c / n], a.w_kind, c % n);
   act[y_row(row) + c] = v + position(row, c);
 }
 
@@ -238,7 +221,7 @@ fn linear(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index)
     if (output < a.outputs) {
       let end = min(TILE / per, a.w_stride - start / per);
       let row = output * a.w_stride + start / per;
-      for (var i = lane; i < end; i += LANES) { sum += dot_vector(w0[row + i], i * per); }
+      for (var i = lane; i < end; i += LANES) { sum += dot_vector(matrix[row + i], i * per); }
     }
     workgroupBarrier();
   }
@@ -286,7 +269,7 @@ fn matmul(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index)
       let output = wg.x * 64u + i / vectors;
       let at = start / per + i % vectors;
       var w = vec4(0u);
-      if (output < a.outputs && at < a.w_stride) { w = w0[output * a.w_stride + at]; }
+      if (output < a.outputs && at < a.w_stride) { w = matrix[output * a.w_stride + at]; }
       for (var c = 0u; c < per; c++) { mw[(i % vectors * per + c) * 65u + i / vectors] = pick(w, WEIGHT, c); }
     }
     workgroupBarrier();

@@ -52,8 +52,8 @@ impl WgpuModel {
             },
             count: None,
         };
-        let mut entries: Vec<_> = (0..7).map(|i| storage(i, i < 4)).collect();
-        let mut uniform = storage(7, true);
+        let mut entries: Vec<_> = (0..5).map(|i| storage(i, i < 2)).collect();
+        let mut uniform = storage(5, true);
         uniform.ty = wgpu::BindingType::Buffer {
             ty: wgpu::BufferBindingType::Uniform,
             has_dynamic_offset: false,

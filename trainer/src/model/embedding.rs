@@ -1,6 +1,6 @@
 //! Twin of src/model/embedding.rs: bytes to vectors, and their positions.
 
-use grug::config::{ModelConfig, Positions, VOCAB};
+use grug::config::Positions;
 use grug::manifest::ModelTensors;
 use tch::{Device, Kind, Tensor};
 
@@ -33,26 +33,12 @@ impl SinusoidalTable {
 }
 
 /// Bytes (batch, T) to vectors (batch, T, E).
-pub fn embed(config: &ModelConfig, tensors: &ModelTensors<Tensor>, bytes: &Tensor) -> Tensor {
+pub fn embed(tensors: &ModelTensors<Tensor>, bytes: &Tensor) -> Tensor {
     let bytes = match bytes.kind() {
         Kind::Int64 | Kind::Int => bytes.shallow_clone(),
         _ => bytes.to_kind(Kind::Int64),
     };
-    let x = Tensor::embedding(&tensors.embedding, &bytes, -1, false, false);
-    match &tensors.bigram {
-        None => {
-            debug_assert_eq!(config.bigram_dim, 0);
-            x
-        }
-        Some(bigram) => {
-            // The byte before the first one counts as 0.
-            let length = bytes.size()[1];
-            let previous = bytes.narrow(1, 0, length - 1).constant_pad_nd([1, 0]);
-            let pairs = previous * VOCAB as i64 + bytes;
-            let looked_up = Tensor::embedding(&bigram.table, &pairs, -1, false, false);
-            x + looked_up.linear(&bigram.projection, None::<&Tensor>)
-        }
-    }
+    Tensor::embedding(&tensors.embedding, &bytes, -1, false, false)
 }
 
 /// Adds the positions of stream 0 (bytes) or 1 (aggregated) to x, (batch, T, width).

@@ -83,7 +83,7 @@ fn aggregated(
 /// Bytes (batch, T) to logits.
 pub fn forward(model: &Model, bytes: &Tensor, pass: Pass) -> Tensor {
     let (config, tensors) = (&model.config, &model.tensors);
-    let arriving = conv_frontend(config, &tensors.conv_frontend, embed(config, tensors, bytes), pass);
+    let arriving = conv_frontend(config, &tensors.conv_frontend, embed(tensors, bytes), pass);
 
     let x = match &tensors.projection {
         Some(projection) => linear(&arriving, projection),

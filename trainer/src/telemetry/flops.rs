@@ -35,9 +35,6 @@ pub fn forward_flops(config: &ModelConfig, objective: Objective, bytes: usize) -
     let products = |spec: &TensorSpec, positions: usize| 2.0 * spec.len() as f64 * positions as f64;
     let mut flops = 0.0;
 
-    if let Some(bigram) = &model.bigram {
-        flops += products(&bigram.projection, bytes);
-    }
     let mut length = bytes;
     for (i, layer) in model.conv_frontend.iter().enumerate() {
         let conv = config.conv_frontend.as_ref().expect("its tensors exist");

@@ -117,7 +117,6 @@ fn part_of(name: &str) -> &str {
     let (first, _) = name.split_once('.').unwrap_or((name, ""));
     match first {
         "embedding" => "embedding",
-        "bigram_embedding" | "bigram_projection" => "byte pairs",
         "cnn_frontend" => "convolutional frontend",
         "input_projection" | "byte_stream_projection" => "projection",
         "positional_encoder" | "byte_positional_encoder" | "agg_positional_encoder" => "positions",

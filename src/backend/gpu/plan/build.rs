@@ -308,13 +308,8 @@ impl<'a> Builder<'a> {
         op.args.positions = positions;
         op.args.causal = self.config.is_causal() as u32;
         target.as_result(&mut op.args);
-        self.set_weight(&mut op, 0, self.parts.tensors.embedding);
+        self.set_weight(&mut op, self.parts.tensors.embedding);
         op.args.outputs = self.config.embedding_dim as u32;
-        if let Some(bigram) = &self.parts.tensors.bigram {
-            self.set_weight(&mut op, 1, bigram.table);
-            self.set_weight(&mut op, 2, bigram.projection);
-            op.args.inputs = self.config.bigram_dim as u32;
-        }
         self.ops.push(op);
     }
 
@@ -396,8 +391,7 @@ impl<'a> Builder<'a> {
             sin: tables.sin,
             ..Args::default()
         };
-        let mut store =
-            Op { kernel: Kernel::StoreKv, args: attention, weights: [None; 3], cache: Some(cache) };
+        let mut store = Op { kernel: Kernel::StoreKv, args: attention, weights: None, cache: Some(cache) };
         qkv.as_input(&mut store.args);
         let mut attend = Op { kernel: Kernel::Attention, ..store.clone() };
         mixed.as_result(&mut attend.args);

@@ -30,7 +30,7 @@ impl Builder<'_> {
     pub(super) fn linear(&mut self, linear: &LinearTensors<Part>, x: Rows, y: Rows, dim: Dim, args: Args) {
         let mut op = op(if self.single { Kernel::Linear } else { Kernel::Matmul });
         op.args = Args { rows: dim.0, bias: linear.bias.map_or(NONE, vector), ..args };
-        let shape = self.set_weight(&mut op, 0, linear.weight);
+        let shape = self.set_weight(&mut op, linear.weight);
         (op.args.inputs, op.args.outputs) = (shape.1 as u32, shape.0 as u32);
         let mut input = x;
         if !self.single && args.prologue != PROLOGUE_NONE {
@@ -38,7 +38,7 @@ impl Builder<'_> {
             let kernel = if args.prologue == PROLOGUE_NORM { Kernel::Norm } else { Kernel::Activate };
             let at = if kernel == Kernel::Norm { self.places.normed } else { self.places.gated };
             let made = Rows::new(at, shape.1);
-            let mut before = Op { kernel, args: op.args, weights: [None; 3], cache: None };
+            let mut before = Op { kernel, args: op.args, weights: None, cache: None };
             before.args.outputs = shape.1 as u32;
             (before.args.add, before.args.positions) = (0, NONE);
             x.as_input(&mut before.args);
@@ -89,23 +89,18 @@ impl Builder<'_> {
         }
     }
 
-    /// Sets weight `i` of a step and returns the matrix's (rows, cols).
-    pub(super) fn set_weight(&self, op: &mut Op, i: usize, part: Part) -> (usize, usize) {
+    /// Sets the weights of a step and returns the matrix's (rows, cols).
+    pub(super) fn set_weight(&self, op: &mut Op, part: Part) -> (usize, usize) {
         let Part::Matrix(index) = part else { unreachable!("a matrix is laid out as one") };
         let shape = self.parts.shapes[index];
-        op.weights[i] = Some(index);
-        let (stride, kind) = (shape.stride as u32, shape.kind);
-        match i {
-            0 => (op.args.w_stride, op.args.w_kind, op.args.scales) = (stride, kind, shape.scales),
-            1 => (op.args.w1_stride, op.args.w1_kind) = (stride, kind),
-            _ => (op.args.w2_stride, op.args.w2_kind, op.args.w2_scales) = (stride, kind, shape.scales),
-        }
+        op.weights = Some(index);
+        (op.args.w_stride, op.args.w_kind, op.args.scales) = (shape.stride as u32, shape.kind, shape.scales);
         (shape.rows, shape.cols)
     }
 }
 
 pub(super) fn op(kernel: Kernel) -> Op {
-    Op { kernel, args: Args::default(), weights: [None; 3], cache: None }
+    Op { kernel, args: Args::default(), weights: None, cache: None }
 }
 
 pub(super) fn vector(part: Part) -> u32 {
