@@ -197,9 +197,6 @@ pub struct ModelConfig {
     /// Logits are bent into ±c by `c·tanh(logit / c)`; 0 = off.
     #[serde(default, skip_serializing_if = "is_default")]
     pub logit_softcap: f64,
-    /// Start training with zeros in each block's output projections and in the output layer.
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub zero_init: bool,
     /// The convolutional frontend, where there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub conv_frontend: Option<ConvFrontend>,
@@ -254,7 +251,7 @@ fn check_dim(name: &str, value: usize) -> Result<()> {
 }
 
 /// Settings that models once had. What they gave is in docs/quality.md.
-const GONE: &[&str] = &["bigram_dim"];
+const GONE: &[&str] = &["bigram_dim", "zero_init"];
 
 /// What to add to the message about an unknown key where it is such a setting.
 fn gone(message: &str) -> &'static str {

@@ -177,18 +177,6 @@ impl Author<'_> {
         }
     }
 
-    /// As [`linear`](Self::linear), or zero where the configuration asks for that.
-    fn output_linear(&self, prefix: &str, outputs: usize, inputs: usize) -> LinearTensors<TensorSpec> {
-        let mut linear = self.linear(prefix, &[outputs, inputs], Role::Matrix, self.config.bias);
-        if self.config.zero_init {
-            linear.weight.init = Init::Zeros;
-            if let Some(bias) = &mut linear.bias {
-                bias.init = Init::Zeros;
-            }
-        }
-        linear
-    }
-
     fn block(&self, prefix: &str, width: usize) -> BlockTensors<TensorSpec> {
         let config = self.config;
         let kv_width = width / config.n_heads * config.kv_heads();
@@ -216,7 +204,8 @@ impl Author<'_> {
                 )
             }),
         };
-        let mut out_proj = self.output_linear(&format!("{prefix}.self_attn.out_proj"), width, width);
+        let mut out_proj =
+            self.linear(&format!("{prefix}.self_attn.out_proj"), &[width, width], Role::Matrix, config.bias);
         if let Some(bias) = &mut out_proj.bias {
             bias.init = Init::Zeros;
         }
@@ -229,7 +218,12 @@ impl Author<'_> {
                 Role::Matrix,
                 config.bias,
             ),
-            linear2: self.output_linear(&format!("{prefix}.linear2"), width, ffn_width),
+            linear2: self.linear(
+                &format!("{prefix}.linear2"),
+                &[width, ffn_width],
+                Role::Matrix,
+                config.bias,
+            ),
             norm1: self.block_norm(&format!("{prefix}.norm1"), width),
             norm2: self.block_norm(&format!("{prefix}.norm2"), width),
         }
@@ -273,10 +267,7 @@ impl Author<'_> {
         } else {
             ("input_projection", "positional_encoder.pos_embedding.weight", "transformer_encoder_layers")
         };
-        let mut head = self.linear("fc_out", &[VOCAB, config.output_dim()], Role::Head, config.bias);
-        if config.zero_init {
-            head.weight.init = Init::Zeros;
-        }
+        let head = self.linear("fc_out", &[VOCAB, config.output_dim()], Role::Head, config.bias);
         let mut channels_in = embedding_dim;
         ModelTensors {
             embedding: Self::tensor(

@@ -167,7 +167,6 @@ const MODEL_KEYS: &[&str] = &[
     "embedding_norm",
     "tied_head",
     "logit_softcap",
-    "zero_init",
     "conv_frontend",
     "aggregated_stream",
     "dropout",

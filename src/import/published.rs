@@ -476,7 +476,6 @@ impl PublishedConfig {
             embedding_norm: false,
             tied_head: false,
             logit_softcap: 0.0,
-            zero_init: false,
             conv_frontend,
             aggregated_stream: parallel.then_some(AggregatedStream {
                 d_model: self.agg_cnn_out_dim,

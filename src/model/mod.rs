@@ -263,14 +263,12 @@ impl Model {
         self.inner.end_byte
     }
 
-    /// What tells this model from others: a hash of what it computes, the configuration and every weight. Settings of
-    /// training (dropout, initial values) and other metadata do not matter. Computed when it is first asked for, which
-    /// reads the whole file.
+    /// What tells this model from others: a hash of what it computes, the configuration and every weight. Dropout
+    /// and other metadata do not matter. Computed when it is first asked for, which reads the whole file.
     pub fn fingerprint(&self) -> u64 {
         *self.inner.fingerprint.get_or_init(|| {
             let mut config = self.config().clone();
             config.dropout = Dropout::default();
-            config.zero_init = false;
             let mut hash = Xxh3Default::new();
             hash.update(config.to_toml().as_bytes());
             for spec in ModelTensors::specs(&config).into_leaves() {

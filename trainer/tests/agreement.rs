@@ -94,7 +94,6 @@ fn draw(seed: u64) -> (ModelConfig, Choices) {
         embedding_norm: c.chance(40),
         tied_head: c.chance(30),
         logit_softcap: if c.chance(30) { 5.0 } else { 0.0 },
-        zero_init: false,
         conv_frontend,
         aggregated_stream,
         dropout: Dropout::default(),

@@ -67,7 +67,6 @@ fn all_settings() -> BTreeSet<String> {
     model.embedding_norm = true;
     model.tied_head = true;
     model.logit_softcap = 1.0;
-    model.zero_init = true;
     model.dropout.output = 0.5;
     let mut names = BTreeSet::new();
     let mut walk = vec![(String::new(), serde_json::to_value(&run).unwrap())];
