@@ -15,7 +15,7 @@ const WIDER: &str = "context_bytes = 96\nembedding_dim = 80\nd_model = 80\nn_hea
 
 /// Two convolutions in front, and both of them remember.
 const CONVOLVED: &str = "context_bytes = 80\nembedding_dim = 24\nd_model = 32\nn_heads = 2\nn_layers = 1\n\
-     positions = \"rotary\"\nnorm_first = true\nbigram_dim = 5\n\
+     positions = \"rotary\"\nnorm_first = true\n\
      conv_frontend = { channels = [20, 28], kernels = [4, 3] }\n";
 
 /// Parallel streams, of which the coarse one runs several times in a draft.
