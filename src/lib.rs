@@ -54,6 +54,7 @@ pub mod init;
 pub(crate) mod kernels;
 pub mod manifest;
 pub mod model;
+pub(crate) mod pages;
 pub(crate) mod pool;
 pub mod positions;
 pub mod quantize;

@@ -20,7 +20,6 @@ use crate::model::{
 /// enough that cancelling is prompt and scratch stays small.
 const CHUNK: usize = 128;
 
-#[derive(Clone)]
 pub(crate) struct CpuEngine {
     graph: Arc<Graph>,
     config: ModelConfig,
@@ -73,7 +72,7 @@ impl CpuEngine {
         graph.first_layer(config);
         let aggregated = graph.streams.aggregated.as_ref();
         let (coarse_memory, coarse_scratch) =
-            aggregated.map(|agg| agg.new_state(n_threads, stack_rows, positions)).unzip();
+            aggregated.map(|agg| agg.new_state(n_threads, stack_rows, positions)).transpose()?.unzip();
         let stack = &graph.streams.bytes;
         let result_rows = if causal { rows } else { 1 };
         Ok(CpuEngine {
@@ -87,7 +86,7 @@ impl CpuEngine {
             memory: Memory {
                 len: 0,
                 history: conv.map_or_else(ConvHistory::default, ConvFrontend::new_history),
-                caches: stack.new_caches(positions),
+                cache: stack.new_cache(positions)?,
                 coarse: coarse_memory,
             },
             scratch: Scratch {
@@ -168,7 +167,7 @@ impl CpuEngine {
         let Scratch { compute, arriving, x, blocks, coarse, states, .. } = &mut self.scratch;
         let x = &mut x[..len * streams.bytes.width];
         let arriving = &arriving[..len * streams.arriving_width()];
-        let mut places = Chunk { first, caches: &mut self.memory.caches };
+        let mut places = Chunk { first, cache: &mut self.memory.cache };
         let tables = graph.first_layer(&self.config).filter(|tables| last_only && len <= tables.positions());
         let rows = match tables {
             Some(tables) => {
@@ -364,7 +363,14 @@ impl Engine for CpuEngine {
     }
 
     fn fork(&self) -> Result<Box<dyn Engine>> {
-        Ok(Box::new(self.clone()))
+        Ok(Box::new(CpuEngine {
+            graph: self.graph.clone(),
+            config: self.config.clone(),
+            memory: self.memory.try_clone()?,
+            scratch: self.scratch.clone(),
+            padded: self.padded.clone(),
+            ..*self
+        }))
     }
 
     fn embedding(&self) -> &[f32] {

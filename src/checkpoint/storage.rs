@@ -6,12 +6,14 @@ use std::io::Read;
 use std::path::Path;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::pages::{self, Buffer};
 
 /// How many bytes are read, or locked in memory, between two reports of progress.
 const PIECE: usize = 16 << 20;
 
 enum Place {
     Mapped(memmap2::Mmap),
+    Read(Buffer<u8>),
     Owned(Vec<u8>),
     Borrowed(&'static [u8]),
 }
@@ -44,26 +46,25 @@ impl Storage {
         // SAFETY: the map is read-only and private to this checkpoint; that the file is not truncated meanwhile is the
         // documented duty of the caller.
         let map = unsafe { memmap2::Mmap::map(&file) }.map_err(|e| Error::io("mapping", path, e))?;
+        pages::advise(&map);
         Ok(Storage { place: Place::Mapped(map), locked: 0 })
     }
 
     /// Reads a file; `step` hears how far it is, from 0 to 1, and an error of it ends the reading.
     pub(super) fn read(path: &Path, mut step: impl FnMut(f32) -> Result<()>) -> Result<Storage> {
         let (mut file, len) = file_and_len(path)?;
-        let mut bytes = Vec::new();
-        let room = usize::try_from(len).ok().filter(|len| bytes.try_reserve_exact(*len).is_ok());
-        let len = room.ok_or_else(|| {
+        let no_memory = || {
             Error::new(ErrorKind::OutOfMemory, format!("no memory for a model of {len} bytes")).in_file(path)
-        })?;
-        let failed = |e| Error::io("reading", path, e);
-        while bytes.len() < len {
-            let piece = (len - bytes.len()).min(PIECE) as u64;
-            if file.by_ref().take(piece).read_to_end(&mut bytes).map_err(failed)? == 0 {
-                break; // it became shorter, which the header will not agree with
-            }
-            step(bytes.len() as f32 / len as f32)?;
+        };
+        let len = usize::try_from(len).map_err(|_| no_memory())?;
+        let mut bytes = Buffer::zeroed(len).map_err(|_| no_memory())?;
+        let mut at = 0;
+        for piece in bytes.chunks_mut(PIECE) {
+            file.read_exact(piece).map_err(|e| Error::io("reading", path, e))?;
+            at += piece.len();
+            step(at as f32 / len as f32)?;
         }
-        Ok(Storage::owned(bytes))
+        Ok(Storage { place: Place::Read(bytes), locked: 0 })
     }
 
     pub(super) fn owned(bytes: Vec<u8>) -> Storage {
@@ -77,6 +78,7 @@ impl Storage {
     pub(super) fn bytes(&self) -> &[u8] {
         match &self.place {
             Place::Mapped(map) => map,
+            Place::Read(bytes) => bytes,
             Place::Owned(bytes) => bytes,
             Place::Borrowed(bytes) => bytes,
         }
@@ -86,7 +88,7 @@ impl Storage {
     pub(super) fn place(&self) -> &'static str {
         match &self.place {
             Place::Mapped(_) => "mapped",
-            Place::Owned(_) => "in memory",
+            Place::Read(_) | Place::Owned(_) => "in memory",
             Place::Borrowed(_) => "in memory of the caller",
         }
     }

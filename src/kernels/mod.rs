@@ -19,7 +19,7 @@ mod testing;
 mod vector;
 
 pub(crate) use activation::{activate, curved_gelu, softcap};
-pub(crate) use attention::{AttentionShape, KvLayer, KvPrecision, Visible, attention, attention_scratch_len};
+pub(crate) use attention::{AttentionShape, KvCache, KvPrecision, Visible, attention, attention_scratch_len};
 pub(crate) use compute::Compute;
 pub(crate) use matrix::{Matrix, matmul, matmul_activate, matmul_rows};
 pub(crate) use norm::{layer_norm, rms_norm};

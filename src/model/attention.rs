@@ -10,8 +10,7 @@ use crate::checkpoint::Checkpoint;
 use crate::config::ModelConfig;
 use crate::error::Result;
 use crate::kernels::{
-    AttentionShape, Compute, KvLayer, KvPrecision, Visible, add_scaled, attention, dot, matmul, matmul_rows,
-    rms_norm,
+    AttentionShape, Compute, KvPrecision, Visible, add_scaled, attention, dot, matmul, matmul_rows, rms_norm,
 };
 use crate::manifest::{BlockTensors, TensorSpec};
 use crate::simd::TILE;
@@ -57,9 +56,13 @@ impl Attention {
         })
     }
 
-    /// Room for the keys and values of `capacity` positions, as precise as the weights.
-    pub(crate) fn new_cache(&self, capacity: usize) -> KvLayer {
-        KvLayer::new(self.shape, capacity, self.in_proj.weight.kv_precision())
+    pub(crate) fn shape(&self) -> AttentionShape {
+        self.shape
+    }
+
+    /// How its keys and values are stored: as precisely as the weights.
+    pub(crate) fn kv_precision(&self) -> KvPrecision {
+        self.in_proj.weight.kv_precision()
     }
 
     /// Width of the packed queries, keys and values.
@@ -117,7 +120,7 @@ impl Attention {
                 let (key, value) = row.split_at_mut(kv_width);
                 let position = places.position(i);
                 prepare(position, key);
-                places.cache(i, layer).store(position, key, value);
+                places.cache(i).store(layer, position, key, value);
             }
             prepare(places.position(skip), query);
             &*query
@@ -130,7 +133,7 @@ impl Attention {
                 let (qk, value) = row.split_at_mut(q_width + kv_width);
                 let position = places.position(i);
                 prepare(position, qk);
-                places.cache(i, layer).store(position, &qk[q_width..], value);
+                places.cache(i).store(layer, position, &qk[q_width..], value);
             }
             &qkv[skip * stride..]
         };
@@ -146,7 +149,7 @@ impl Attention {
             };
             let queries = &queries[(row - skip) * stride..];
             let mixed = &mut mixed[(row - skip) * q_width..][..run * q_width];
-            attention(compute, places.cache(row, layer), visible, queries, stride, scores, mixed);
+            attention(compute, places.cache(row), layer, visible, queries, stride, scores, mixed);
             row += run;
         }
         self.out_proj.forward(compute, mixed, &mut x[..(n - skip) * q_width]);

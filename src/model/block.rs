@@ -10,7 +10,7 @@ use super::memory::Places;
 use crate::checkpoint::Checkpoint;
 use crate::config::ModelConfig;
 use crate::error::Result;
-use crate::kernels::{Compute, KvLayer, add_assign, attention_scratch_len};
+use crate::kernels::{Compute, add_assign, attention_scratch_len};
 use crate::manifest::{BlockTensors, TensorSpec};
 
 #[derive(Debug)]
@@ -71,10 +71,6 @@ impl Block {
             norm2: NormLayer::load(file, config.norm, &specs.norm2)?,
             norm_first: config.norm_first,
         })
-    }
-
-    pub(crate) fn new_cache(&self, capacity: usize) -> KvLayer {
-        self.attention.new_cache(capacity)
     }
 
     pub(crate) fn attention(&self) -> &Attention {

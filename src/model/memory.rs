@@ -4,7 +4,8 @@
 use super::conv_frontend::ConvHistory;
 use super::streams::CoarseMemory;
 use crate::backend::MAX_DRAFT;
-use crate::kernels::KvLayer;
+use crate::error::Result;
+use crate::kernels::KvCache;
 
 /// The last rows of a stream, and enough before them that it can turn back by a whole draft: that is forgetting a number.
 #[derive(Debug, Clone, Default)]
@@ -52,22 +53,31 @@ impl LastRows {
 }
 
 /// What is left of the bytes that a session took in.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct Memory {
     /// How many bytes those are, of a causal model.
     pub len: usize,
     /// Of the convolutional frontend; causal models.
     pub history: ConvHistory,
     /// Keys and values of the byte stream's blocks.
-    pub caches: Vec<KvLayer>,
+    pub cache: KvCache,
     pub coarse: Option<CoarseMemory>,
 }
 
 impl Memory {
     /// Bytes of keys and values.
     pub(crate) fn cache_bytes(&self) -> usize {
-        let coarse = self.coarse.iter().flat_map(|coarse| &coarse.caches);
-        self.caches.iter().chain(coarse).map(KvLayer::bytes).sum()
+        self.cache.bytes() + self.coarse.as_ref().map_or(0, |coarse| coarse.cache.bytes())
+    }
+
+    /// The same memory once more.
+    pub(crate) fn try_clone(&self) -> Result<Memory> {
+        Ok(Memory {
+            len: self.len,
+            history: self.history.clone(),
+            cache: self.cache.try_clone()?,
+            coarse: self.coarse.as_ref().map(CoarseMemory::try_clone).transpose()?,
+        })
     }
 
     /// After `n` bytes more than the present `len` passed, at most [`MAX_DRAFT`] and not all of their pass: they never came.
@@ -85,8 +95,8 @@ pub(crate) trait Places {
     /// The position of a row.
     fn position(&mut self, row: usize) -> usize;
 
-    /// The keys and values that a row sees in a layer.
-    fn cache(&mut self, row: usize, layer: usize) -> &mut KvLayer;
+    /// The keys and values that a row sees.
+    fn cache(&mut self, row: usize) -> &mut KvCache;
 
     /// How many of the rows `row..n` see the same keys and values, at positions one after the other.
     fn run(&self, row: usize, n: usize) -> usize;
@@ -95,7 +105,7 @@ pub(crate) trait Places {
 /// Rows of one session from position `first` on.
 pub(crate) struct Chunk<'a> {
     pub first: usize,
-    pub caches: &'a mut [KvLayer], // a layer each
+    pub cache: &'a mut KvCache,
 }
 
 impl Places for Chunk<'_> {
@@ -103,8 +113,8 @@ impl Places for Chunk<'_> {
         self.first + row
     }
 
-    fn cache(&mut self, _row: usize, layer: usize) -> &mut KvLayer {
-        &mut self.caches[layer]
+    fn cache(&mut self, _row: usize) -> &mut KvCache {
+        self.cache
     }
 
     fn run(&self, row: usize, n: usize) -> usize {
@@ -129,8 +139,8 @@ impl Places for ByteRows<'_> {
         self.0.memory(row).len
     }
 
-    fn cache(&mut self, row: usize, layer: usize) -> &mut KvLayer {
-        &mut self.0.memory(row).caches[layer]
+    fn cache(&mut self, row: usize) -> &mut KvCache {
+        &mut self.0.memory(row).cache
     }
 
     fn run(&self, _row: usize, _n: usize) -> usize {
@@ -151,10 +161,9 @@ impl Places for CoarseRows<'_> {
         self.members.memory(self.complete[row]).len / self.stride
     }
 
-    fn cache(&mut self, row: usize, layer: usize) -> &mut KvLayer {
+    fn cache(&mut self, row: usize) -> &mut KvCache {
         let memory = self.members.memory(self.complete[row]);
-        &mut memory.coarse.as_mut().expect("a parallel model's session remembers its coarse stream").caches
-            [layer]
+        &mut memory.coarse.as_mut().expect("a parallel model's session remembers its coarse stream").cache
     }
 
     fn run(&self, _row: usize, _n: usize) -> usize {

@@ -14,7 +14,7 @@ use crate::cancel::Cancel;
 use crate::checkpoint::Checkpoint;
 use crate::config::ModelConfig;
 use crate::error::Result;
-use crate::kernels::{Compute, KvLayer};
+use crate::kernels::{Compute, KvCache};
 use crate::manifest::{BlockTensors, ModelTensors, TensorSpec};
 
 /// Most sessions that take in a byte each in one pass.
@@ -53,9 +53,12 @@ impl Stack {
         })
     }
 
-    /// Room for the keys and values of a context of `positions`.
-    pub(crate) fn new_caches(&self, positions: usize) -> Vec<KvLayer> {
-        self.blocks.iter().map(|block| block.new_cache(positions)).collect()
+    /// Room for the keys and values of a context of `positions`, as precise as the most precise weights.
+    pub(crate) fn new_cache(&self, positions: usize) -> Result<KvCache> {
+        let attentions = || self.blocks.iter().map(Block::attention);
+        let shape = attentions().next().expect("a stack has blocks").shape();
+        let precision = attentions().map(Attention::kv_precision).max().expect("as above");
+        KvCache::new(shape, self.blocks.len(), positions, precision)
     }
 
     /// Scratch for a context of `positions`, of which at most `rows` go through at once.
@@ -150,10 +153,10 @@ pub(crate) struct Aggregated {
 }
 
 /// What a session remembers of the coarse stream.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct CoarseMemory {
     /// Keys and values of its blocks.
-    pub caches: Vec<KvLayer>,
+    pub cache: KvCache,
     /// Causal: the last `kernel - 1` arriving rows.
     input: LastRows,
     /// Causal: the latest coarse state, (A).
@@ -166,6 +169,18 @@ impl CoarseMemory {
     pub(crate) fn turn_back(&mut self, len: usize, n: usize) {
         self.input.turn_back(n);
         self.states.turn_back((len + n) / self.stride - len / self.stride);
+    }
+}
+
+impl CoarseMemory {
+    /// The same memory once more.
+    pub(crate) fn try_clone(&self) -> Result<CoarseMemory> {
+        Ok(CoarseMemory {
+            cache: self.cache.try_clone()?,
+            input: self.input.clone(),
+            states: self.states.clone(),
+            stride: self.stride,
+        })
     }
 }
 
@@ -192,7 +207,7 @@ impl Aggregated {
         n_threads: usize,
         rows: usize,
         positions: usize,
-    ) -> (CoarseMemory, CoarseScratch) {
+    ) -> Result<(CoarseMemory, CoarseScratch)> {
         let causal = self.start.is_some();
         let coarse_positions =
             if causal { positions / self.conv.stride() } else { self.conv.output_len(positions) };
@@ -201,7 +216,7 @@ impl Aggregated {
         let of_causal =
             |needed, width| if causal { LastRows::new(needed, width) } else { LastRows::default() };
         let mut memory = CoarseMemory {
-            caches: self.stack.new_caches(coarse_positions),
+            cache: self.stack.new_cache(coarse_positions)?,
             input: of_causal(self.conv.kernel() - 1, self.conv.inputs()),
             states: of_causal(1, self.stack.width),
             stride: self.conv.stride(),
@@ -213,7 +228,7 @@ impl Aggregated {
             patches: vec![0.0; self.conv.patches_len(coarse_rows)],
             coarse: vec![0.0; coarse_rows * self.stack.width],
         };
-        (memory, scratch)
+        Ok((memory, scratch))
     }
 
     /// Back to before the first byte.
@@ -253,11 +268,11 @@ impl Aggregated {
         mut each: impl FnMut(usize, &[f32]),
     ) -> Result<()> {
         let width = self.stack.width;
-        let CoarseMemory { caches, input, states, .. } = memory;
+        let CoarseMemory { cache, input, states, .. } = memory;
         let CoarseScratch { blocks, padded, patches, coarse } = scratch;
         if self.start.is_none() {
             let len = self.conv.forward(compute, arriving, patches, coarse);
-            let mut places = Chunk { first: 0, caches };
+            let mut places = Chunk { first: 0, cache };
             self.stack.forward(compute, blocks, &mut places, true, cancel, &mut coarse[..len * width])?;
             each(0, &coarse[..width]);
             return Ok(());
@@ -275,7 +290,7 @@ impl Aggregated {
             padded[past * inputs..][..arriving.len()].copy_from_slice(arriving);
             self.conv.forward(compute, &padded[offset..offset + len], patches, coarse);
             let rows = &mut coarse[..(end - begin) * width];
-            let mut places = Chunk { first: begin, caches };
+            let mut places = Chunk { first: begin, cache };
             self.stack.forward(compute, blocks, &mut places, false, cancel, rows)?;
         }
         for i in if last_only { n - 1..n } else { 0..n } {

@@ -10,6 +10,8 @@ use std::ops::Range;
 
 use super::math;
 use super::{AttentionShape, Queries};
+use crate::error::Result;
+use crate::pages::Buffer;
 use crate::simd::{Isa, Simd, TILE, dispatch};
 
 /// Widest head; a quantized query lies on the stack.
@@ -19,12 +21,13 @@ const MAX_CAPACITY: usize = 1 << 17;
 /// The largest probability, in two digits of which the high one is at most 127 and the low one within ±64.
 const LARGEST: f32 = (127 * 128 + 63) as f32;
 
-#[derive(Debug, Clone)]
+/// Positions of all heads of all layers, one head's after the other's.
+#[derive(Debug)]
 pub(super) struct Int8Cache {
-    keys: Vec<i8>,          // (n_kv_heads, capacity / 16, key_dim / 4, 16, 4)
-    key_scales: Vec<f32>,   // (n_kv_heads, capacity)
-    values: Vec<i8>,        // (n_kv_heads, capacity / 4, value_dim, 4)
-    value_scales: Vec<f32>, // (n_kv_heads, capacity)
+    keys: Buffer<i8>,          // (positions / 16, key_dim / 4, 16, 4)
+    key_scales: Buffer<f32>,   // (positions)
+    values: Buffer<i8>,        // (positions / 4, value_dim, 4)
+    value_scales: Buffer<f32>, // (positions)
 }
 
 /// A head's dimensions with the padding of keys.
@@ -38,22 +41,31 @@ impl Int8Cache {
         shape.head_dim <= MAX_HEAD_DIM && capacity <= MAX_CAPACITY
     }
 
-    /// For `capacity` positions, a multiple of 16, and values of `value_dim` numbers with their padding.
-    pub(super) fn new(shape: AttentionShape, capacity: usize, value_dim: usize) -> Int8Cache {
-        let positions = shape.n_kv_heads * capacity;
-        Int8Cache {
-            keys: vec![0; positions * key_dim(shape.head_dim)],
-            key_scales: vec![0.0; positions],
-            values: vec![0; positions * value_dim],
-            value_scales: vec![0.0; positions],
-        }
+    /// For so many positions, a multiple of 16, of all heads together, and values of `value_dim` numbers with their
+    /// padding.
+    pub(super) fn new(positions: usize, head_dim: usize, value_dim: usize) -> Result<Int8Cache> {
+        Ok(Int8Cache {
+            keys: Buffer::zeroed(positions * key_dim(head_dim))?,
+            key_scales: Buffer::zeroed(positions)?,
+            values: Buffer::zeroed(positions * value_dim)?,
+            value_scales: Buffer::zeroed(positions)?,
+        })
+    }
+
+    pub(super) fn try_clone(&self) -> Result<Int8Cache> {
+        Ok(Int8Cache {
+            keys: self.keys.try_clone()?,
+            key_scales: self.key_scales.try_clone()?,
+            values: self.values.try_clone()?,
+            value_scales: self.value_scales.try_clone()?,
+        })
     }
 
     pub(super) fn bytes(&self) -> usize {
         self.keys.len() + self.values.len() + 4 * (self.key_scales.len() + self.value_scales.len())
     }
 
-    /// Stores key and value, (head_dim) each, of a position of a head; `at` is head · capacity + position.
+    /// Stores key and value, (head_dim) each, of the position with number `at`.
     pub(super) fn store(&mut self, at: usize, value_dim: usize, key: &[f32], value: &[f32]) {
         let mut digits = [0i8; MAX_HEAD_DIM];
         let isa = Isa::current();

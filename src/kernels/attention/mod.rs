@@ -12,6 +12,8 @@ use std::ops::Range;
 use self::int8::Int8Cache;
 use super::compute::{Compute, Parts};
 use super::math;
+use crate::error::Result;
+use crate::pages::Buffer;
 use crate::simd::{Isa, Simd, TILE, dispatch};
 
 /// Heads of an attention.
@@ -27,31 +29,33 @@ pub(crate) struct AttentionShape {
 const QUERIES: usize = 4;
 
 /// How keys and values are stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum KvPrecision {
-    F32,
-    F16,
     /// int8 with a scale for each key and value of a head; f16 for shapes that are too large for it.
     Int8,
+    F16,
+    F32,
 }
 
-#[derive(Debug, Clone)]
-enum Cache {
-    F32 { keys: Vec<f32>, values: Vec<f32> },
-    F16 { keys: Vec<u16>, values: Vec<u16> },
+/// Numbers of keys and values.
+#[derive(Debug)]
+enum Numbers {
+    F32 { keys: Buffer<f32>, values: Buffer<f32> },
+    F16 { keys: Buffer<u16>, values: Buffer<u16> },
     Int8(Int8Cache),
 }
 
-/// Keys and values of one layer for up to `capacity` positions.
-#[derive(Debug, Clone)]
-pub(crate) struct KvLayer {
+/// Keys and values of the layers of a stack for up to `capacity` positions.
+#[derive(Debug)]
+pub(crate) struct KvCache {
     shape: AttentionShape,
+    n_layers: usize,
     capacity: usize, // a multiple of 16
     /// Width of a value with its padding, a multiple of 16.
     value_dim: usize,
-    /// Keys (n_kv_heads, capacity / 16, head_dim, 16) and values (n_kv_heads, capacity, value_dim); int8 has its own
-    /// layout.
-    cache: Cache,
+    /// Keys (n_layers, n_kv_heads, capacity / 16, head_dim, 16) and values (n_layers, n_kv_heads, capacity, value_dim);
+    /// int8 has its own layout.
+    numbers: Numbers,
 }
 
 /// How the cache stores numbers.
@@ -87,48 +91,72 @@ unsafe fn to_f16_kernel<S: Simd>(x: *const f32, n: usize, out: *mut u16) {
 }
 dispatch! { unsafe fn to_f16(x: *const f32, n: usize, out: *mut u16) = to_f16_kernel }
 
-impl KvLayer {
+impl KvCache {
     /// An empty cache.
-    pub(crate) fn new(shape: AttentionShape, capacity: usize, precision: KvPrecision) -> KvLayer {
+    pub(crate) fn new(
+        shape: AttentionShape,
+        n_layers: usize,
+        capacity: usize,
+        precision: KvPrecision,
+    ) -> Result<KvCache> {
         let capacity = capacity.next_multiple_of(TILE);
         let value_dim = shape.head_dim.next_multiple_of(TILE);
-        let keys = shape.n_kv_heads * capacity * shape.head_dim;
-        let values = shape.n_kv_heads * capacity * value_dim;
-        let cache = match precision {
-            KvPrecision::F32 => Cache::F32 { keys: vec![0.0; keys], values: vec![0.0; values] },
+        let positions = n_layers * shape.n_kv_heads * capacity;
+        let (keys, values) = (positions * shape.head_dim, positions * value_dim);
+        let numbers = match precision {
+            KvPrecision::F32 => Numbers::F32 { keys: Buffer::zeroed(keys)?, values: Buffer::zeroed(values)? },
             KvPrecision::Int8 if Int8Cache::serves(shape, capacity) => {
-                Cache::Int8(Int8Cache::new(shape, capacity, value_dim))
+                Numbers::Int8(Int8Cache::new(positions, shape.head_dim, value_dim)?)
             }
-            _ => Cache::F16 { keys: vec![0; keys], values: vec![0; values] },
+            _ => Numbers::F16 { keys: Buffer::zeroed(keys)?, values: Buffer::zeroed(values)? },
         };
-        KvLayer { shape, capacity, value_dim, cache }
+        Ok(KvCache { shape, n_layers, capacity, value_dim, numbers })
+    }
+
+    /// The same cache once more.
+    pub(crate) fn try_clone(&self) -> Result<KvCache> {
+        let numbers = match &self.numbers {
+            Numbers::F32 { keys, values } => {
+                Numbers::F32 { keys: keys.try_clone()?, values: values.try_clone()? }
+            }
+            Numbers::F16 { keys, values } => {
+                Numbers::F16 { keys: keys.try_clone()?, values: values.try_clone()? }
+            }
+            Numbers::Int8(cache) => Numbers::Int8(cache.try_clone()?),
+        };
+        Ok(KvCache { numbers, ..*self })
     }
 
     /// Bytes that it holds.
     pub(crate) fn bytes(&self) -> usize {
-        match &self.cache {
-            Cache::F32 { keys, values } => size_of_val(&keys[..]) + size_of_val(&values[..]),
-            Cache::F16 { keys, values } => size_of_val(&keys[..]) + size_of_val(&values[..]),
-            Cache::Int8(cache) => cache.bytes(),
+        match &self.numbers {
+            Numbers::F32 { keys, values } => size_of_val(&keys[..]) + size_of_val(&values[..]),
+            Numbers::F16 { keys, values } => size_of_val(&keys[..]) + size_of_val(&values[..]),
+            Numbers::Int8(cache) => cache.bytes(),
         }
     }
 
-    /// Stores key and value, each (n_kv_heads, head_dim), of a position.
-    pub(crate) fn store(&mut self, position: usize, key: &[f32], value: &[f32]) {
+    /// Number of the first position of a head of a layer.
+    fn first_position(&self, layer: usize, kv_head: usize) -> usize {
+        assert!(layer < self.n_layers && kv_head < self.shape.n_kv_heads);
+        (layer * self.shape.n_kv_heads + kv_head) * self.capacity
+    }
+
+    /// Stores key and value, each (n_kv_heads, head_dim), of a position in a layer.
+    pub(crate) fn store(&mut self, layer: usize, position: usize, key: &[f32], value: &[f32]) {
         let dim = self.shape.head_dim;
         for head in 0..self.shape.n_kv_heads {
-            let key_at = (head * self.capacity + position / TILE * TILE) * dim + position % TILE;
-            let value_at = (head * self.capacity + position) * self.value_dim;
+            let at = self.first_position(layer, head) + position;
+            let key_at = at / TILE * TILE * dim + at % TILE;
+            let value_at = at * self.value_dim;
             let (key, value) = (&key[head * dim..(head + 1) * dim], &value[head * dim..(head + 1) * dim]);
-            match &mut self.cache {
-                Cache::Int8(cache) => {
-                    cache.store(head * self.capacity + position, self.value_dim, key, value);
-                }
-                Cache::F32 { keys, values } => {
+            match &mut self.numbers {
+                Numbers::Int8(cache) => cache.store(at, self.value_dim, key, value),
+                Numbers::F32 { keys, values } => {
                     keys[key_at..].iter_mut().step_by(TILE).zip(key).for_each(|(k, v)| *k = *v);
                     values[value_at..value_at + dim].copy_from_slice(value);
                 }
-                Cache::F16 { keys, values } => {
+                Numbers::F16 { keys, values } => {
                     let isa = Isa::current();
                     let values = &mut values[value_at..value_at + dim];
                     // SAFETY: the instruction set is one that the machine has; both sides hold `dim` numbers.
@@ -374,13 +402,14 @@ pub(crate) fn attention_scratch_len(n_threads: usize, capacity: usize) -> usize 
     max_chunks(n_threads) * QUERIES * capacity.next_multiple_of(TILE)
 }
 
-/// Attention of each query over the cached positions that it sees: `out[i, h] = Σ_p softmax(q·k_p / √head_dim) · v_p`.
+/// Attention of each query over the positions that it sees in a layer of the cache: `out[i, h] = Σ_p softmax(q·k_p / √head_dim) · v_p`.
 ///
 /// `queries` is (n, query_stride) with the heads, (n_heads, head_dim), at the start of each row; `out` is
 /// (n, n_heads · head_dim); `scores` is scratch of [`attention_scratch_len`].
 pub(crate) fn attention(
     compute: &Compute,
-    kv: &KvLayer,
+    kv: &KvCache,
+    layer: usize,
     visible: Visible,
     queries: &[f32],
     query_stride: usize,
@@ -429,22 +458,22 @@ pub(crate) fn attention(
                 asked.queries[q] = queries[i * query_stride + head * head_dim..].as_ptr();
                 asked.outs[q] = out.pointer(i * width + head * head_dim, head_dim);
             }
-            let key_at = kv_head * kv.capacity * head_dim;
-            let value_at = kv_head * kv.capacity * kv.value_dim;
+            let at = kv.first_position(layer, kv_head);
+            let (key_at, value_at) = (at * head_dim, at * kv.value_dim);
             // SAFETY: the instruction set is one that the machine has. The ranges lie within the capacity, checked
             // above, of this head's keys and values. Each task has queries of its own and so outputs of its own, and
             // each chunk its own scratch.
             unsafe {
-                match &kv.cache {
-                    Cache::F32 { keys, values } => {
+                match &kv.numbers {
+                    Numbers::F32 { keys, values } => {
                         let (keys, values) = (keys[key_at..].as_ptr(), values[value_at..].as_ptr());
                         attend_f32(isa, &Group { keys, values, asked });
                     }
-                    Cache::F16 { keys, values } => {
+                    Numbers::F16 { keys, values } => {
                         let (keys, values) = (keys[key_at..].as_ptr(), values[value_at..].as_ptr());
                         attend_f16(isa, &Group { keys, values, asked });
                     }
-                    Cache::Int8(cache) => int8::attend(isa, &cache.group(kv_head * kv.capacity, asked)),
+                    Numbers::Int8(cache) => int8::attend(isa, &cache.group(at, asked)),
                 }
             }
         }
@@ -503,14 +532,15 @@ mod tests {
                     {
                         let mut compute = Compute::new(&Arc::new(Pool::new(n_threads).unwrap()), 0, 0, false);
                         compute.isa = isa;
-                        let mut kv = KvLayer::new(shape, len, precision);
+                        let mut kv = KvCache::new(shape, 2, len, precision).unwrap();
                         for p in 0..len {
                             let row = p * kv_width..(p + 1) * kv_width;
-                            kv.store(p, &keys[row.clone()], &values[row]);
+                            kv.store(0, p, &values[row.clone()], &keys[row.clone()]);
+                            kv.store(1, p, &keys[row.clone()], &values[row]);
                         }
                         let mut scores = vec![f32::NAN; attention_scratch_len(n_threads, len)];
                         let mut got = vec![f32::NAN; len * width];
-                        attention(&compute, &kv, visible, &queries, stride, &mut scores, &mut got);
+                        attention(&compute, &kv, 1, visible, &queries, stride, &mut scores, &mut got);
                         assert_close(&got, &want, if precision == Int8 { 0.02 } else { 2e-6 });
                         results.push(got);
                         // The last query alone gets the same bits.
@@ -520,7 +550,7 @@ mod tests {
                         };
                         let mut last = vec![f32::NAN; width];
                         let query = &queries[(len - 1) * stride..];
-                        attention(&compute, &kv, alone, query, stride, &mut scores, &mut last);
+                        attention(&compute, &kv, 1, alone, query, stride, &mut scores, &mut last);
                         assert_eq!(last, results.last().unwrap()[(len - 1) * width..]);
                     }
                     let (exact, int8) = results.split_at(4);
