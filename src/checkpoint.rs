@@ -12,7 +12,7 @@ mod storage;
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use safetensors::tensor::Metadata;
@@ -21,6 +21,7 @@ use safetensors::{Dtype as FileDtype, SafeTensorError, SafeTensors};
 use crate::config::ModelConfig;
 use crate::error::{Error, ErrorKind, Result};
 use crate::manifest::{ModelTensors, TensorSpec};
+use crate::pages::HUGE_PAGE;
 use crate::quantize::{self, Quantized};
 use storage::Storage;
 
@@ -410,6 +411,30 @@ fn model_metadata(
     Ok(metadata)
 }
 
+/// Writes a file a huge page at a time, so that it may lie in the system's cache, and be mapped from there, in such
+/// pages.
+pub struct PageWriter<'a> {
+    file: &'a File,
+    page: Vec<u8>,
+}
+
+impl Write for PageWriter<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let taken = bytes.len().min(HUGE_PAGE - self.page.len());
+        self.page.extend_from_slice(&bytes[..taken]);
+        if self.page.len() == HUGE_PAGE {
+            self.flush()?;
+        }
+        Ok(taken)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.file.write_all(&self.page)?;
+        self.page.clear();
+        Ok(())
+    }
+}
+
 /// Writes a safetensors file: the same tensors and metadata give the same bytes. Atomic.
 pub fn write_safetensors(
     path: &Path,
@@ -447,7 +472,7 @@ fn safetensors_start(metadata: &BTreeMap<String, String>, tensors: &[TensorToWri
 /// Writes a file so that a reader, or a crash at any moment, sees the old content or the new, never a part.
 pub fn write_atomically(
     path: &Path,
-    write: impl FnOnce(&mut BufWriter<&File>) -> std::io::Result<()>,
+    write: impl FnOnce(&mut PageWriter<'_>) -> std::io::Result<()>,
 ) -> Result<()> {
     let folder = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent.to_path_buf(),
@@ -463,7 +488,7 @@ pub fn write_atomically(
     }
     let temporary = builder.prefix(".grug-").suffix(".tmp").tempfile_in(&folder).map_err(failed)?;
     {
-        let mut buffered = BufWriter::with_capacity(1 << 20, temporary.as_file());
+        let mut buffered = PageWriter { file: temporary.as_file(), page: Vec::with_capacity(HUGE_PAGE) };
         write(&mut buffered).and_then(|()| buffered.flush()).map_err(failed)?;
     }
     temporary.as_file().sync_all().map_err(failed)?;

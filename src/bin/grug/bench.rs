@@ -84,6 +84,15 @@ fn write_yardstick(config: &ModelConfig, target: Option<Target>, path: &Path) ->
     Ok(())
 }
 
+/// Memory to read at the machine's best rate: in huge pages, where the system has them.
+fn read_buffer(len: usize) -> Outcome<memmap2::MmapMut> {
+    let map = memmap2::MmapMut::map_anon(len)
+        .map_err(|e| Error::new(ErrorKind::OutOfMemory, format!("{len} bytes to read: {e}")))?;
+    #[cfg(target_os = "linux")]
+    let _ = map.advise(memmap2::Advice::HugePage);
+    Ok(map)
+}
+
 /// Bytes a second that `threads` threads read of `len` bytes of memory that they read before.
 fn read_rate(buffer: &[u64], threads: usize) -> f64 {
     let passes = (1 << 29) / size_of_val(buffer) + 1;
@@ -185,7 +194,9 @@ pub fn run(arguments: &Arguments) -> Outcome {
     let room = model.config().window_bytes();
     let causal = model.config().is_causal();
     let weight_bytes = model.weight_bytes();
-    let buffer = vec![1u64; (weight_bytes as usize / 8).max(1024)];
+    let mut buffer = read_buffer((weight_bytes as usize).max(8 << 10))?;
+    let (_, buffer, _) = bytemuck::pod_align_to_mut::<u8, u64>(&mut buffer);
+    buffer.fill(1);
     // Enough bytes for some tenths of a second.
     let quick = decode_rate(&model, 0, 2)?;
     let n = ((quick * 0.3) as usize).clamp(2, room / 8);
@@ -197,7 +208,7 @@ pub fn run(arguments: &Arguments) -> Outcome {
         let begin = Instant::now();
         drop(Model::load(&path, &options)?);
         rates.entry("load_seconds").or_default().push(begin.elapsed().as_secs_f64());
-        rates.entry("read_rate").or_default().push(read_rate(&buffer, model.n_threads()));
+        rates.entry("read_rate").or_default().push(read_rate(buffer, model.n_threads()));
         rates.entry("decode").or_default().push(decode_rate(&model, 0, n)?);
         if causal {
             rates.entry("decode_long").or_default().push(decode_rate(&model, long_context, n)?);
