@@ -16,7 +16,7 @@
 use std::any::Any;
 use std::cell::UnsafeCell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -48,24 +48,23 @@ struct Job {
     data: *const (),
 }
 
-/// One thread's share of the job.
-#[derive(Debug, Default)]
+/// One thread's share of the job, and all that the thread looks at to find it: one cache line comes over.
 struct Share {
-    /// Next chunk in the low half, end in the high half. Whoever moves `next` on owns that chunk.
-    chunks: AtomicU64,
+    /// Counts jobs.
+    epoch: AtomicU32,
     /// Whether the worker sleeps, or is about to.
     asleep: AtomicBool,
+    /// Next chunk in the low half, end in the high half. Whoever moves `next` on owns that chunk.
+    chunks: AtomicU64,
+    /// Written by the thread that set `busy`, while no chunk can be claimed.
+    job: UnsafeCell<Job>,
 }
 
 struct Shared {
     /// Whether a job is under way.
     busy: Padded<AtomicBool>,
-    /// Written by the thread that set `busy`, while no chunk can be claimed.
-    job: Padded<UnsafeCell<Job>>,
     /// Chunks that are not finished.
     pending: Padded<AtomicUsize>,
-    /// Counts jobs.
-    epoch: Padded<AtomicU32>,
     shares: Box<[Padded<Share>]>,
     /// Workers that run; a thread allocates while it starts.
     started: AtomicUsize,
@@ -110,7 +109,7 @@ impl Shared {
             while let Some(chunk) = share.claim() {
                 // SAFETY: the claim succeeded, so `pending` counts this chunk and the job stays in place until it is
                 // subtracted; the claim acquired what the caller wrote before it published the share.
-                let job = unsafe { *self.job.0.get() };
+                let job = unsafe { *share.job.get() };
                 // SAFETY: `data` is what `call` was made for, and `run` waits for this chunk.
                 let result = catch_unwind(AssertUnwindSafe(|| unsafe { (job.call)(job.data, chunk) }));
                 if let Err(panic) = result {
@@ -131,7 +130,7 @@ impl Shared {
         loop {
             let mut rounds = 0;
             loop {
-                let epoch = self.epoch.0.load(Ordering::Acquire);
+                let epoch = share.epoch.load(Ordering::Acquire);
                 if epoch != seen {
                     seen = epoch;
                     break;
@@ -144,7 +143,7 @@ impl Shared {
                 } else {
                     // Either this thread sees the new epoch, or whoever counted it up sees that it sleeps.
                     share.asleep.store(true, Ordering::SeqCst);
-                    if self.epoch.0.load(Ordering::SeqCst) == seen {
+                    if share.epoch.load(Ordering::SeqCst) == seen {
                         std::thread::park();
                     }
                     share.asleep.store(false, Ordering::SeqCst);
@@ -278,10 +277,17 @@ impl Pool {
         unsafe fn nothing(_: *const (), _: usize) {}
         let shared = Arc::new(Shared {
             busy: Padded(AtomicBool::new(false)),
-            job: Padded(UnsafeCell::new(Job { call: nothing, data: std::ptr::null() })),
             pending: Padded(AtomicUsize::new(0)),
-            epoch: Padded(AtomicU32::new(0)),
-            shares: (0..n_threads).map(|_| Padded(Share::default())).collect(),
+            shares: (0..n_threads)
+                .map(|_| {
+                    Padded(Share {
+                        epoch: AtomicU32::new(0),
+                        asleep: AtomicBool::new(false),
+                        chunks: AtomicU64::new(0),
+                        job: UnsafeCell::new(Job { call: nothing, data: std::ptr::null() }),
+                    })
+                })
+                .collect(),
             started: AtomicUsize::new(0),
             stop: AtomicBool::new(false),
             panic: Mutex::new(None),
@@ -345,15 +351,21 @@ impl Pool {
             // SAFETY: `run` made `data` of a reference to this type, which lives until it returns.
             unsafe { (*data.cast::<F>())(chunk) }
         }
-        // SAFETY: `busy` is ours and no chunk is pending or can be claimed, so nobody else looks at the job.
-        unsafe { *shared.job.0.get() = Job { call: call::<F>, data: (&raw const f).cast() } };
+        let job = Job { call: call::<F>, data: (&raw const f).cast() };
         shared.pending.0.store(chunks, Ordering::Relaxed);
         let n = shared.shares.len();
-        for (i, share) in shared.shares.iter().enumerate() {
-            let (next, end) = (chunks * i / n, chunks * (i + 1) / n);
-            share.0.chunks.store(next as u64 | (end as u64) << 32, Ordering::Release);
+        for (i, Padded(share)) in shared.shares.iter().enumerate() {
+            let (next, end) = ((chunks * i).div_ceil(n), (chunks * (i + 1)).div_ceil(n));
+            if next == end {
+                continue; // its worker need not wake
+            }
+            // SAFETY: `busy` is ours and no chunk of this share is pending or can be claimed, so nobody else looks at
+            // its job.
+            unsafe { *share.job.get() = job };
+            share.chunks.store(next as u64 | (end as u64) << 32, Ordering::Release);
+            share.epoch.fetch_add(1, Ordering::Release);
         }
-        self.wake(shared, chunks - 1);
+        self.wake(shared);
         shared.work(0);
         shared.wait();
         let panic = std::mem::take(&mut *shared.panic.lock().unwrap_or_else(|e| e.into_inner()));
@@ -363,10 +375,12 @@ impl Pool {
         }
     }
 
-    fn wake(&self, shared: &Shared, wanted: usize) {
-        shared.epoch.0.fetch_add(1, Ordering::SeqCst);
-        for (worker, share) in self.workers.iter().zip(&shared.shares[1..]).take(wanted) {
-            if share.0.asleep.load(Ordering::SeqCst) && share.0.asleep.swap(false, Ordering::SeqCst) {
+    /// Wakes the workers that sleep, after their epochs were counted up.
+    fn wake(&self, shared: &Shared) {
+        // Either the worker sees the new epoch, or this sees that it sleeps.
+        fence(Ordering::SeqCst);
+        for (worker, Padded(share)) in self.workers.iter().zip(&shared.shares[1..]) {
+            if share.asleep.load(Ordering::SeqCst) && share.asleep.swap(false, Ordering::SeqCst) {
                 worker.thread().unpark();
             }
         }
@@ -382,7 +396,10 @@ impl Drop for Pool {
             return;
         }
         shared.stop.store(true, Ordering::Release);
-        self.wake(shared, usize::MAX);
+        for Padded(share) in &shared.shares {
+            share.epoch.fetch_add(1, Ordering::Release);
+        }
+        self.wake(shared);
         for worker in self.workers.drain(..) {
             // A worker catches what its jobs throw, so there is no panic to hand on.
             let _ = worker.join();
