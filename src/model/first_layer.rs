@@ -10,8 +10,8 @@ use super::streams::Stack;
 use crate::config::{ModelConfig, VOCAB};
 use crate::kernels::{Compute, add_assign};
 
-/// Numbers in the tables at most: beyond them memory costs more than the product.
-const MAX_NUMBERS: usize = 1 << 24;
+/// Numbers in the tables at most, 8 MiB: a model takes no more than 10 MB beside its weights and the cache.
+const MAX_NUMBERS: usize = 1 << 21;
 
 #[derive(Debug)]
 pub(crate) struct FirstLayer {
@@ -31,7 +31,7 @@ impl FirstLayer {
         if config.is_causal()
             || config.norm_first
             || graph.conv_frontend.is_some()
-            || (VOCAB + positions) * qkv_width > MAX_NUMBERS
+            || (VOCAB + positions) * qkv_width + VOCAB * width > MAX_NUMBERS
         {
             return None;
         }
