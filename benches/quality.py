@@ -198,7 +198,8 @@ FLIPS = {
 
 def ablations(bench, args):
     seeds = range(1, args.seeds + 1)
-    rows = [["change", "parameters", *(f"seed {seed}" for seed in seeds), "mean", "worse by", "core-seconds"]]
+    each = [f"seed {seed}" for seed in seeds] if args.seeds > 1 else []
+    rows = [["change", "parameters", *each, "nats a byte", "worse by", "core-seconds"]]
     base = None
     for name, (what, flip) in FLIPS.items():
         if args.only is not None and name not in ("recipe", *args.only):
@@ -211,7 +212,7 @@ def ablations(bench, args):
             cost += (run["cpu_s"] or 0.0) / args.seeds
         mean = sum(nats) / len(nats)
         base = mean if base is None else base
-        rows.append([what, f"{run['params'] / 1e6:.3f} M", *(f"{each:.4f}" for each in nats), f"{mean:.4f}",
+        rows.append([what, f"{run['params'] / 1e6:.3f} M", *(f"{one:.4f}" for one in nats[:len(each)]), f"{mean:.4f}",
                      f"{mean - base:+.4f}", seconds(cost)])
         print(*rows[-1], sep=" | ", file=sys.stderr, flush=True)
     print(f"{args.steps} steps, {args.steps * BATCH * CONTEXT:,} training bytes each.\n")
