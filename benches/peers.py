@@ -5,7 +5,8 @@
     python benches/peers.py --size M --threads 2
 
 Needs numpy and safetensors from PyPI; llama-cpp-python (or its `llama_cpp` package on PYTHONPATH with
-LLAMA_CPP_LIB_PATH naming a folder with libllama) for llama.cpp; torch for PyTorch. What is missing is left out.
+LLAMA_CPP_LIB_PATH naming a folder with libllama) for llama.cpp; torch for PyTorch, and with it onnx and onnxruntime
+for ONNX Runtime. What is missing is left out.
 llama.cpp gets the weights from `grug export --gguf`.
 The yardsticks S, M and L are GPT-2 shaped with random weights, so that the same numbers fit a peer's format; `single`
 and `parallel` are the published defaults, bidirectional, where every byte is a pass over the whole window: there the
@@ -81,31 +82,71 @@ class Torch:
         shape = (self.layers, 2, self.d // 64, self.window, 64)
         self.cache, self.len = self.torch.zeros(shape), 0
 
-    def feed(self, tokens):
+    def whole(self, tokens, store=None):
+        """The logits after `tokens`; `store` keeps a layer's keys and values and gives all there are."""
         torch, t, d = self.torch, self.t, self.d
         f = torch.nn.functional
-        with torch.inference_mode():
-            n, end = len(tokens), self.len + len(tokens)
-            x = t["embedding.weight"][tokens] + t["positional_encoder.pos_embedding.weight"][self.len : end]
-            for i in range(self.layers):
-                p = f"transformer_encoder_layers.{i}."
-                h = f.layer_norm(x, (d,), t[p + "norm1.weight"], t[p + "norm1.bias"])
-                qkv = f.linear(h, t[p + "self_attn.in_proj_weight"], t[p + "self_attn.in_proj_bias"])
-                q, k, v = qkv.view(n, 3, d // 64, 64).permute(1, 2, 0, 3)
-                self.cache[i, 0, :, self.len : end] = k
-                self.cache[i, 1, :, self.len : end] = v
-                k, v = self.cache[i, :, :, :end]
-                h = f.scaled_dot_product_attention(q, k, v, is_causal=n > 1 and self.len == 0)
-                h = h.transpose(0, 1).reshape(n, d)
-                x = x + f.linear(h, t[p + "self_attn.out_proj.weight"], t[p + "self_attn.out_proj.bias"])
-                h = f.layer_norm(x, (d,), t[p + "norm2.weight"], t[p + "norm2.bias"])
-                h = f.gelu(f.linear(h, t[p + "linear1.weight"], t[p + "linear1.bias"]))
-                x = x + f.linear(h, t[p + "linear2.weight"], t[p + "linear2.bias"])
-            x = f.layer_norm(x[-1:], (d,), t["final_norm.weight"], t["final_norm.bias"])
-            self.len = end
-            return f.linear(x, t["fc_out.weight"], t["fc_out.bias"])
+        n, first = len(tokens), self.len if store else 0
+        x = t["embedding.weight"][tokens] + t["positional_encoder.pos_embedding.weight"][first : first + n]
+        for i in range(self.layers):
+            p = f"transformer_encoder_layers.{i}."
+            h = f.layer_norm(x, (d,), t[p + "norm1.weight"], t[p + "norm1.bias"])
+            qkv = f.linear(h, t[p + "self_attn.in_proj_weight"], t[p + "self_attn.in_proj_bias"])
+            q, k, v = qkv.view(n, 3, d // 64, 64).permute(1, 2, 0, 3)
+            if store:
+                k, v = store(i, k, v)
+            h = f.scaled_dot_product_attention(q, k, v, is_causal=n > 1 and first == 0)
+            h = h.transpose(0, 1).reshape(n, d)
+            x = x + f.linear(h, t[p + "self_attn.out_proj.weight"], t[p + "self_attn.out_proj.bias"])
+            h = f.layer_norm(x, (d,), t[p + "norm2.weight"], t[p + "norm2.bias"])
+            h = f.gelu(f.linear(h, t[p + "linear1.weight"], t[p + "linear1.bias"]))
+            x = x + f.linear(h, t[p + "linear2.weight"], t[p + "linear2.bias"])
+        x = f.layer_norm(x[-1:], (d,), t["final_norm.weight"], t["final_norm.bias"])
+        return f.linear(x, t["fc_out.weight"], t["fc_out.bias"])
+
+    def feed(self, tokens):
+        end = self.len + len(tokens)
+
+        def store(layer, k, v):
+            self.cache[layer, 0, :, self.len : end] = k
+            self.cache[layer, 1, :, self.len : end] = v
+            return self.cache[layer, :, :, :end]
+
+        with self.torch.inference_mode():
+            logits = self.whole(tokens, store)
+        self.len = end
+        return logits
 
     decode, prefill = Llama.decode, Llama.prefill
+
+
+class Onnx:
+    """ONNX Runtime on the graph that PyTorch exports: a prompt of fixed length at once."""
+
+    def __init__(self, peer, n, folder):
+        import onnx, onnxruntime
+
+        torch = peer.torch
+
+        class Prompt(torch.nn.Module):
+            def forward(self, tokens):
+                return peer.whole(tokens)
+
+        path = os.path.join(folder, "prompt.onnx")
+        with torch.inference_mode():
+            torch.onnx.export(Prompt(), (torch.tensor(prompt(n)),), path, dynamo=False, input_names=["tokens"])
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        self.session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        self.n = n
+
+    def logits(self):
+        return self.session.run(None, {"tokens": np.array(prompt(self.n))})[0]
+
+    def round(self):
+        begin = time.perf_counter()
+        self.logits()
+        return {"prefill": self.n / (time.perf_counter() - begin)}
 
 
 class TorchWindow:
@@ -219,16 +260,26 @@ def main():
         runners["torch f32"] = Torch(tensors, options.size, options.threads) if causal else TorchWindow(tensors, options.threads)
     except ImportError as error:
         print(f"PyTorch is left out: {error}", file=sys.stderr)
+    if causal and "torch f32" in runners:
+        try:
+            runners["onnx f32"] = Onnx(runners["torch f32"], 512, folder)
+        except ImportError as error:
+            print(f"ONNX Runtime is left out: {error}", file=sys.stderr)
     # The same weights must mean the same thing.
     if "llama.cpp F32" in runners and "torch f32" in runners:
         a, b = runners["llama.cpp F32"], runners["torch f32"]
         a.clear(), b.clear()
         theirs, other = np.ctypeslib.as_array(a.feed(prompt(9)), (256,)), b.feed(prompt(9)).numpy()[0]
         print("llama.cpp and PyTorch differ by", np.abs(theirs - other).max(), file=sys.stderr)
+    if "onnx f32" in runners:
+        peer = runners["torch f32"]
+        peer.clear()
+        theirs, other = runners["onnx f32"].logits(), peer.feed(prompt(512)).numpy()
+        print("ONNX Runtime and PyTorch differ by", np.abs(theirs - other).max(), file=sys.stderr)
     results = {name: {} for name in runners}
     for _ in range(options.rounds):
         for name, runner in runners.items():
-            rates = runner.round() if isinstance(runner, Grug) else peer_round(runner, context)
+            rates = runner.round() if isinstance(runner, (Grug, Onnx)) else peer_round(runner, context)
             for what, rate in rates.items():
                 results[name].setdefault(what, []).append(rate)
     medians = {name: {w: statistics.median(r) for w, r in rates.items()} for name, rates in results.items()}
@@ -242,6 +293,8 @@ def main():
         elif "torch f32" in medians:
             ratio = {w: medians["grug " + ours][w] / r for w, r in medians["torch f32"].items()}
             print(f"  {ours} against PyTorch: " + ", ".join(f"{w} {r:.2f}×" for w, r in ratio.items()))
+        if "onnx f32" in medians:
+            print(f"  {ours} against ONNX Runtime's f32: prefill {medians['grug ' + ours]['prefill'] / medians['onnx f32']['prefill']:.2f}×")
 
 
 main()
