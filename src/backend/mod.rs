@@ -130,6 +130,9 @@ pub(crate) trait Others {
 
     /// One of them, and its context, whose last byte it takes in.
     fn get(&mut self, i: usize) -> (&mut dyn Engine, &[u8]);
+
+    /// One of them, to read.
+    fn seen(&self, i: usize) -> &dyn Engine;
 }
 
 /// -ln softmax(logits)[byte], in nats.

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::layers::Linear;
-use super::memory::Places;
+use super::memory::{MAX_TOGETHER, Places};
 use super::positions::Rotary;
 use crate::checkpoint::Checkpoint;
 use crate::config::ModelConfig;
@@ -138,20 +138,24 @@ impl Attention {
             &qkv[skip * stride..]
         };
         let mixed = &mut mixed[..(n - skip) * q_width];
-        let mut row = skip;
-        while row < n {
-            let run = places.run(row, n);
+        // All that are left are of one session, or each is of its own.
+        let run = places.run(skip, n);
+        let places = &*places;
+        let seen = |row: usize| {
             let first = places.position(row);
             let visible = if self.causal {
                 Visible::Causal { first, window: self.window }
             } else {
                 Visible::All(first + run)
             };
-            let queries = &queries[(row - skip) * stride..];
-            let mixed = &mut mixed[(row - skip) * q_width..][..run * q_width];
-            attention(compute, places.cache(row), layer, visible, queries, stride, scores, mixed);
-            row += run;
+            (places.seen(row), visible)
+        };
+        let runs = (n - skip) / run;
+        let mut all = [seen(skip); MAX_TOGETHER];
+        for i in 1..runs {
+            all[i] = seen(skip + i * run);
         }
+        attention(compute, &all[..runs], layer, queries, stride, scores, mixed);
         self.out_proj.forward(compute, mixed, &mut x[..(n - skip) * q_width]);
     }
 

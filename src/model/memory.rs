@@ -7,6 +7,9 @@ use crate::backend::MAX_DRAFT;
 use crate::error::Result;
 use crate::kernels::KvCache;
 
+/// Most sessions that take in a byte each in one pass.
+pub(crate) const MAX_TOGETHER: usize = 128;
+
 /// The last rows of a stream, and enough before them that it can turn back by a whole draft: that is forgetting a number.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct LastRows {
@@ -93,7 +96,10 @@ impl Memory {
 /// Where the rows that pass through a stack of blocks stand.
 pub(crate) trait Places {
     /// The position of a row.
-    fn position(&mut self, row: usize) -> usize;
+    fn position(&self, row: usize) -> usize;
+
+    /// The keys and values that a row sees, to read.
+    fn seen(&self, row: usize) -> &KvCache;
 
     /// The keys and values that a row sees.
     fn cache(&mut self, row: usize) -> &mut KvCache;
@@ -109,8 +115,12 @@ pub(crate) struct Chunk<'a> {
 }
 
 impl Places for Chunk<'_> {
-    fn position(&mut self, row: usize) -> usize {
+    fn position(&self, row: usize) -> usize {
         self.first + row
+    }
+
+    fn seen(&self, _row: usize) -> &KvCache {
+        self.cache
     }
 
     fn cache(&mut self, _row: usize) -> &mut KvCache {
@@ -129,14 +139,21 @@ pub(crate) trait Members {
 
     /// What one of them remembers.
     fn memory(&mut self, row: usize) -> &mut Memory;
+
+    /// As [`memory`](Self::memory), to read.
+    fn seen(&self, row: usize) -> &Memory;
 }
 
 /// Their rows in the byte stream.
 pub(crate) struct ByteRows<'a>(pub &'a mut dyn Members);
 
 impl Places for ByteRows<'_> {
-    fn position(&mut self, row: usize) -> usize {
-        self.0.memory(row).len
+    fn position(&self, row: usize) -> usize {
+        self.0.seen(row).len
+    }
+
+    fn seen(&self, row: usize) -> &KvCache {
+        &self.0.seen(row).cache
     }
 
     fn cache(&mut self, row: usize) -> &mut KvCache {
@@ -157,8 +174,13 @@ pub(crate) struct CoarseRows<'a> {
 }
 
 impl Places for CoarseRows<'_> {
-    fn position(&mut self, row: usize) -> usize {
-        self.members.memory(self.complete[row]).len / self.stride
+    fn position(&self, row: usize) -> usize {
+        self.members.seen(self.complete[row]).len / self.stride
+    }
+
+    fn seen(&self, row: usize) -> &KvCache {
+        let memory = self.members.seen(self.complete[row]);
+        &memory.coarse.as_ref().expect("a parallel model's session remembers its coarse stream").cache
     }
 
     fn cache(&mut self, row: usize) -> &mut KvCache {

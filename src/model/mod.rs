@@ -27,8 +27,8 @@ pub(crate) use conv_frontend::{ConvFrontend, ConvHistory};
 pub(crate) use embedding::Embedding;
 use first_layer::FirstLayer;
 pub(crate) use head::Head;
-pub(crate) use memory::{ByteRows, Chunk, Members, Memory};
-pub(crate) use streams::{CoarseScratch, MAX_TOGETHER, Streams};
+pub(crate) use memory::{ByteRows, Chunk, MAX_TOGETHER, Members, Memory};
+pub(crate) use streams::{CoarseScratch, Streams};
 
 use crate::backend::cpu::CpuEngine;
 use crate::backend::{DeviceModel, Engine};

@@ -8,7 +8,7 @@ use super::block::{Block, BlockScratch};
 use super::conv_frontend::Conv1d;
 use super::first_layer::FirstLayer;
 use super::layers::{Linear, NormLayer, load_vector};
-use super::memory::{Chunk, CoarseRows, LastRows, Members, Places};
+use super::memory::{Chunk, CoarseRows, LastRows, MAX_TOGETHER, Members, Places};
 use super::positions::{AddedPositions, Rotary};
 use crate::cancel::Cancel;
 use crate::checkpoint::Checkpoint;
@@ -16,9 +16,6 @@ use crate::config::ModelConfig;
 use crate::error::Result;
 use crate::kernels::{Compute, KvCache};
 use crate::manifest::{BlockTensors, ModelTensors, TensorSpec};
-
-/// Most sessions that take in a byte each in one pass.
-pub(crate) const MAX_TOGETHER: usize = 128;
 
 /// Positions and blocks of one stream.
 #[derive(Debug)]

@@ -117,4 +117,13 @@ impl Others for Chosen<'_, '_> {
         };
         (&mut *step.session.engine, step.session.context.bytes())
     }
+
+    fn seen(&self, i: usize) -> &dyn Engine {
+        let at = self.chosen[i];
+        let step = match at.checked_sub(self.before.len() + 1) {
+            Some(at) => &self.after[at],
+            None => &self.before[at],
+        };
+        &*step.session.engine
+    }
 }

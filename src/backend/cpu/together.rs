@@ -12,6 +12,12 @@ fn cpu(engine: &mut dyn Engine) -> &mut CpuEngine {
     engine.downcast_mut().expect("engines of one model are of one kind")
 }
 
+/// As [`cpu`], to read.
+fn seen(engine: &dyn Engine) -> &CpuEngine {
+    let engine: &dyn std::any::Any = engine;
+    engine.downcast_ref().expect("engines of one model are of one kind")
+}
+
 /// What the sessions remember: the first one's, then the others'.
 struct All<'a> {
     first: &'a mut Memory,
@@ -27,6 +33,13 @@ impl Members for All<'_> {
         match row {
             0 => self.first,
             _ => &mut cpu(self.others.get(row - 1).0).memory,
+        }
+    }
+
+    fn seen(&self, row: usize) -> &Memory {
+        match row {
+            0 => self.first,
+            _ => &seen(self.others.seen(row - 1)).memory,
         }
     }
 }

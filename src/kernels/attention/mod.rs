@@ -17,7 +17,7 @@ use crate::pages::Buffer;
 use crate::simd::{Isa, Simd, TILE, dispatch};
 
 /// Heads of an attention.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct AttentionShape {
     pub n_heads: usize,
     /// Query head h reads key and value head `h / (n_heads / n_kv_heads)`.
@@ -402,36 +402,45 @@ pub(crate) fn attention_scratch_len(n_threads: usize, capacity: usize) -> usize 
     max_chunks(n_threads) * QUERIES * capacity.next_multiple_of(TILE)
 }
 
-/// Attention of each query over the positions that it sees in a layer of the cache: `out[i, h] = Σ_p softmax(q·k_p / √head_dim) · v_p`.
+/// Attention of each query over the positions that it sees in a layer: `out[i, h] = Σ_p softmax(q·k_p / √head_dim) · v_p`.
 ///
-/// `queries` is (n, query_stride) with the heads, (n_heads, head_dim), at the start of each row; `out` is
-/// (n, n_heads · head_dim); `scores` is scratch of [`attention_scratch_len`].
+/// `seen` are the caches of one or more sessions of a model, and what is visible there to the queries of each; they have
+/// as many each, n in all. `queries` is (n, query_stride) with the heads, (n_heads, head_dim), at the start of each row;
+/// `out` is (n, n_heads · head_dim); `scores` is scratch of [`attention_scratch_len`] for the longest context.
 pub(crate) fn attention(
     compute: &Compute,
-    kv: &KvCache,
+    seen: &[(&KvCache, Visible)],
     layer: usize,
-    visible: Visible,
     queries: &[f32],
     query_stride: usize,
     scores: &mut [f32],
     out: &mut [f32],
 ) {
-    let AttentionShape { n_heads, n_kv_heads, head_dim } = kv.shape;
+    let AttentionShape { n_heads, n_kv_heads, head_dim } = seen[0].0.shape;
     let width = n_heads * head_dim;
     let n = out.len() / width;
     if n == 0 {
         return;
     }
     assert!(queries.len() >= (n - 1) * query_stride + width);
-    let longest = (0..n).map(|i| visible.range(i).end).max().unwrap_or(0);
-    assert!(longest <= kv.capacity && (0..n).all(|i| !visible.range(i).is_empty()));
+    // Queries of one session.
+    let n_each = n / seen.len();
+    assert_eq!(n_each * seen.len(), n);
+    let (mut longest, mut total) = (0, 0);
+    for (kv, visible) in seen {
+        let end = (0..n_each).map(|i| visible.range(i).end).max().unwrap_or(0);
+        assert!(kv.shape == seen[0].0.shape && end <= kv.capacity);
+        assert!((0..n_each).all(|i| !visible.range(i).is_empty()));
+        longest = longest.max(end);
+        total += n_each * end;
+    }
     // Query heads that read the same keys, and the groups that the queries of one key head form.
     let sharing = n_heads / n_kv_heads;
-    let pairs = n * sharing;
+    let pairs = n_each * sharing;
     let groups = pairs.div_ceil(QUERIES);
-    let tasks = n_kv_heads * groups;
+    let tasks = seen.len() * n_kv_heads * groups;
     let threads = compute.pool.n_threads();
-    let small = n * width * longest < 16 << 10;
+    let small = width * total < 16 << 10;
     let chunks = if small { 1 } else { tasks.min(max_chunks(threads)) };
     let score_stride = longest.next_multiple_of(TILE);
     assert!(scores.len() >= chunks * QUERIES * score_stride);
@@ -440,6 +449,8 @@ pub(crate) fn attention(
     compute.pool.run(chunks, |chunk| {
         let scores = scores.pointer(chunk * QUERIES * score_stride, QUERIES * score_stride);
         for task in tasks * chunk / chunks..tasks * (chunk + 1) / chunks {
+            let (session, task) = (task / (n_kv_heads * groups), task % (n_kv_heads * groups));
+            let (kv, visible) = seen[session];
             let (kv_head, first) = (task / groups, task % groups * QUERIES);
             let mut asked = Queries {
                 head_dim,
@@ -455,6 +466,7 @@ pub(crate) fn attention(
                 let (i, head) = ((first + q) / sharing, kv_head * sharing + (first + q) % sharing);
                 let range = visible.range(i);
                 asked.ranges[q] = (range.start, range.end);
+                let i = session * n_each + i;
                 asked.queries[q] = queries[i * query_stride + head * head_dim..].as_ptr();
                 asked.outs[q] = out.pointer(i * width + head * head_dim, head_dim);
             }
@@ -540,7 +552,7 @@ mod tests {
                         }
                         let mut scores = vec![f32::NAN; attention_scratch_len(n_threads, len)];
                         let mut got = vec![f32::NAN; len * width];
-                        attention(&compute, &kv, 1, visible, &queries, stride, &mut scores, &mut got);
+                        attention(&compute, &[(&kv, visible)], 1, &queries, stride, &mut scores, &mut got);
                         assert_close(&got, &want, if precision == Int8 { 0.02 } else { 2e-6 });
                         results.push(got);
                         // The last query alone gets the same bits.
@@ -550,8 +562,20 @@ mod tests {
                         };
                         let mut last = vec![f32::NAN; width];
                         let query = &queries[(len - 1) * stride..];
-                        attention(&compute, &kv, 1, alone, query, stride, &mut scores, &mut last);
+                        attention(&compute, &[(&kv, alone)], 1, query, stride, &mut scores, &mut last);
                         assert_eq!(last, results.last().unwrap()[(len - 1) * width..]);
+                        // And so do queries of several sessions at once.
+                        let early = match visible {
+                            Visible::All(_) => Visible::All(len.div_ceil(2)),
+                            Visible::Causal { window, .. } => Visible::Causal { first: len / 2, window },
+                        };
+                        let mut want = vec![f32::NAN; width];
+                        attention(&compute, &[(&kv, early)], 1, &queries, stride, &mut scores, &mut want);
+                        let pair = [&queries[..stride], query].concat();
+                        let mut both = vec![f32::NAN; 2 * width];
+                        let seen = [(&kv, early), (&kv, alone)];
+                        attention(&compute, &seen, 1, &pair, stride, &mut scores, &mut both);
+                        assert_eq!(both, [want, last].concat());
                     }
                     let (exact, int8) = results.split_at(4);
                     for results in [exact, int8] {
