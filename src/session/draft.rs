@@ -174,7 +174,7 @@ impl Drafter {
         for i in (1..ROWS.len()).filter(|i| *i != measured) {
             let likely = ASSUMED[i] * self.seconds[0];
             if self.seconds[i] > 0.0 {
-                self.seconds[i] += (likely - self.seconds[i]) / 512.0;
+                self.seconds[i] += (likely - self.seconds[i]) / 4096.0;
             }
         }
     }

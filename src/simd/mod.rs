@@ -105,12 +105,14 @@ pub(crate) trait Simd: Copy + 'static {
     /// Asks for the cache line at `p`, which need not be valid.
     unsafe fn prefetch(p: *const u8);
 
+    #[inline(always)]
     unsafe fn zero() -> Self::F {
         // SAFETY: the caller's.
         unsafe { Self::splat(0.0) }
     }
 
     /// The first n < LANES numbers, zeros after them.
+    #[inline(always)]
     unsafe fn load_first(p: *const f32, n: usize) -> Self::F {
         let mut buffer = [0.0f32; TILE];
         // SAFETY: n numbers can be read, and the buffer is longer than a register.
@@ -121,6 +123,7 @@ pub(crate) trait Simd: Copy + 'static {
     }
 
     /// Writes the first n < LANES numbers.
+    #[inline(always)]
     unsafe fn store_first(p: *mut f32, n: usize, v: Self::F) {
         let mut buffer = [0.0f32; TILE];
         // SAFETY: n numbers can be written, and the buffer is longer than a register.
