@@ -24,8 +24,9 @@ const ROWS: [usize; 6] = [1, 2, 4, 8, 12, 16];
 const ASSUMED: [f32; ROWS.len()] = [1.0, 1.4, 1.8, 2.6, 3.6, 4.6];
 /// How often a guess is right, by the length of the match, before that is measured.
 const ASSUMED_ODDS: [f32; 9] = [0.35, 0.45, 0.5, 0.55, 0.6, 0.65, 0.75, 0.85, 0.9];
-/// What a draft must promise, in bytes for the time of a pass of one row.
-const WORTH_IT: f32 = 1.05;
+/// What a draft must promise, in bytes for the time of a pass of one row: enough more than one that it is no error of the
+/// measurements, of which the most promising is taken.
+const WORTH_IT: f32 = 1.2;
 
 /// The class of a match of this many bytes.
 fn class(len: usize) -> usize {
