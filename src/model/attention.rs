@@ -152,8 +152,8 @@ impl Attention {
         };
         let runs = (n - skip) / run;
         let mut all = [seen(skip); MAX_TOGETHER];
-        for i in 1..runs {
-            all[i] = seen(skip + i * run);
+        for (i, one) in all[..runs].iter_mut().enumerate().skip(1) {
+            *one = seen(skip + i * run);
         }
         attention(compute, &all[..runs], layer, queries, stride, scores, mixed);
         self.out_proj.forward(compute, mixed, &mut x[..(n - skip) * q_width]);
