@@ -30,7 +30,10 @@ fn quantized_weights_predict_as_well_as_the_weights_they_come_from() {
         let small = folder.path().join("small.safetensors");
         quantize(&Checkpoint::open(&trained).unwrap(), target, &small).unwrap();
         let got = bits(&small, held_out);
-        println!("{target:?}: {got:.5} against {exact:.5} bits a byte, {:+.3} %", 100.0 * (got / exact - 1.0));
+        println!(
+            "{target:?}: {got:.5} against {exact:.5} bits a byte, {:+.3} %",
+            100.0 * (got / exact - 1.0)
+        );
         assert!(got <= most * exact, "{target:?}: {got} against {exact} bits a byte");
         assert!(std::fs::metadata(&small).unwrap().len() < std::fs::metadata(&trained).unwrap().len());
     }
