@@ -33,8 +33,8 @@ const CALLER_SPINS: u32 = 2000;
 /// A wait for the last chunks that takes longer than this means that a worker is held back.
 const STALL: Duration = Duration::from_micros(400);
 /// How long the pool does without its workers after that: at first, and when it happens again and again.
-const MIN_PENALTY: Duration = Duration::from_millis(4);
-const MAX_PENALTY: Duration = Duration::from_millis(128);
+const MIN_PENALTY: Duration = Duration::from_millis(16);
+const MAX_PENALTY: Duration = Duration::from_millis(256);
 
 /// Keeps what different threads write in different cache lines.
 #[derive(Debug, Default)]
