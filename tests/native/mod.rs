@@ -51,10 +51,15 @@ pub fn have(tool: &str) -> bool {
 }
 
 /// `libgrug.so` and `libgrug.a` of the profile that this test runs in. Cargo builds them beside this test, but only
-/// promises where they are to one who asks for them.
+/// promises where they are to one who asks for them. `GRUG_TEST_LIBRARIES` names a folder with others: `scripts/sanitize`
+/// tests such as were compiled in another way.
 pub fn libraries() -> &'static (PathBuf, PathBuf) {
     static LIBRARIES: OnceLock<(PathBuf, PathBuf)> = OnceLock::new();
     LIBRARIES.get_or_init(|| {
+        if let Some(folder) = std::env::var_os("GRUG_TEST_LIBRARIES") {
+            let folder = root().join(folder);
+            return (folder.join("libgrug.so"), folder.join("libgrug.a"));
+        }
         // target/[triple/]PROFILE/deps/capi-HASH
         let exe = std::env::current_exe().unwrap();
         let profile = exe.parent().and_then(Path::parent).unwrap().file_name().unwrap().to_str().unwrap();
@@ -116,7 +121,8 @@ pub fn model_files() -> &'static [PathBuf; 2] {
     })
 }
 
-/// Compiles sources to a program of this name, against the shared or the static library.
+/// Compiles sources to a program of this name, against the shared or the static library. With the flags in
+/// `GRUG_TEST_CFLAGS`, if there are any.
 pub fn compile(compiler: &str, standard: &str, sources: &[PathBuf], name: &str, shared: bool) -> PathBuf {
     compile_with(compiler, standard, &[], sources, name, shared)
 }
@@ -136,6 +142,7 @@ pub fn compile_with(
     cc.arg(format!("-std={standard}"))
         .args(STRICT)
         .arg("-g")
+        .args(std::env::var("GRUG_TEST_CFLAGS").unwrap_or_default().split_whitespace())
         .args(flags)
         .arg("-I")
         .arg(root().join("include"));
