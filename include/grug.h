@@ -72,7 +72,7 @@ typedef struct grug_error {
 #define GRUG_ENOMEM -2
 /** Reading or writing a file failed. */
 #define GRUG_EIO -3
-/** The bytes are not a valid model or saved session. */
+/** The bytes are not a valid model, saved session, archive or grammar. */
 #define GRUG_EFORMAT -4
 /** The data or the options need a newer library. */
 #define GRUG_EVERSION -5
@@ -88,7 +88,7 @@ typedef struct grug_error {
 #define GRUG_EREWIND -10
 /** The output buffer is too small; the size it needs was written. */
 #define GRUG_ESPACE -11
-/** The saved session belongs to another model or context. */
+/** The saved session or archive belongs to another model or context. */
 #define GRUG_EMISMATCH -12
 /** No byte may come next. */
 #define GRUG_EDEADEND -13
@@ -196,7 +196,7 @@ GRUG_API void grug_cancel_free(grug_cancel *c);
 #define GRUG_LOAD_COPY 0
 /** Use the buffer where it is: it must stay as it is until the last handle of the model and its sessions is freed. */
 #define GRUG_LOAD_BORROW 1
-/** Something failed that no call could report. */
+/** Something failed for which a call has a status alone: a session of grug_session_next_batch. */
 #define GRUG_LOG_ERROR 1
 /** Something works, but not as well as it could. */
 #define GRUG_LOG_WARN 2
@@ -520,8 +520,8 @@ GRUG_API GRUG_MUST_USE grug_status grug_session_restore(grug_session *s, const u
 
 /**
  * One step for n distinct sessions of one model: bytes[i] is the byte that s[i] picked and took in, or the
- * negative status of what went wrong there, which stops no other session. samplers may be NULL, and so may any of
- * them: greedy. A sampler serves one session. Where input is not NULL and input[i] >= 0, that byte is fed and
+ * negative status of what went wrong there, which stops no other session; the sentence that belongs to it goes to the
+ * model's log. samplers may be NULL, and so may any of them: greedy. A sampler serves one session. Where input is not NULL and input[i] >= 0, that byte is fed and
  * nothing is picked. When the call itself fails, no session has moved.
  */
 GRUG_API GRUG_MUST_USE grug_status grug_session_next_batch(grug_session *const *s, grug_sampler *const *samplers,

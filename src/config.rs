@@ -8,6 +8,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::toml;
 
 /// Byte values: the size of the vocabulary, and the number of logits.
 pub const VOCAB: usize = 256;
@@ -304,9 +305,8 @@ impl ConvFrontend {
 impl ModelConfig {
     /// Reads and validates a configuration from TOML text.
     pub fn from_toml(text: &str) -> Result<ModelConfig> {
-        let config: ModelConfig = toml::from_str(text).map_err(|e| {
-            Error::format(format!("model configuration: {}{}", e.to_string().trim_end(), gone(e.message())))
-        })?;
+        let config: ModelConfig = toml::from_str(text)
+            .map_err(|e| Error::format(format!("model configuration: {e}{}", gone(&e))))?;
         config.validate()?;
         Ok(config)
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u32)]
 pub enum LogLevel {
-    /// Something failed that no call could report.
+    /// Something failed for which a call of the C API has a status alone: a session of a batch.
     Error = 1,
     /// Something works, but not as well as it could.
     Warn = 2,

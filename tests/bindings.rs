@@ -5,7 +5,7 @@ mod native;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use native::{have, libraries, model_files, root, run, scratch};
+use native::{check_types, have, libraries, model_files, root, run, scratch};
 
 /// A command that knows the models for tests.
 fn command(program: impl AsRef<std::ffi::OsStr>) -> Command {
@@ -138,6 +138,18 @@ fn the_go_module_passes_its_tests() {
     std::fs::copy(root().join("examples/go/generate/main.go"), host.join("main.go")).unwrap();
     go(&host, &["get", &format!("{name}@{version}")]);
     go(&host, &["build", "-o", "host", "."]);
+
+    // As a copy beside the program, the way that the module's guide shows.
+    let copied = format!("replace {name} => {}", files.display());
+    std::fs::write(
+        host.join("go.mod"),
+        format!("module host\n\ngo 1.24\n\nrequire {name} {version}\n\n{copied}\n"),
+    )
+    .unwrap();
+    for folder in ["proxy", "modules"] {
+        std::fs::remove_dir_all(scratch().join(folder)).unwrap();
+    }
+    go(&host, &["build", "-o", "host", "."]);
 }
 
 /// The packed package is installed into an empty project, which compiles the addon.
@@ -170,23 +182,6 @@ fn the_node_package_passes_its_tests() {
     let text = run(&mut node).stdout;
     assert!(text.starts_with(b"ab") && text.ends_with(b"\n") && text.len() > 30, "{text:?}");
 
-    // The types, as modules of both kinds see them.
-    let compiler = scratch().join("typescript");
-    std::fs::create_dir_all(&compiler).unwrap();
-    let tsc = compiler.join("node_modules/.bin/tsc");
-    if !tsc.exists() {
-        std::fs::write(compiler.join("package.json"), "{ \"private\": true }\n").unwrap();
-        let mut npm = Command::new("npm");
-        npm.args(["install", "--silent", "--no-audit", "--no-fund", "typescript"]).current_dir(&compiler);
-        if !npm.output().is_ok_and(|output| output.status.success()) {
-            println!("skipped: needs typescript from npm to check the types");
-            return;
-        }
-    }
-    for kind in ["types.mts", "types.cts"] {
-        std::fs::copy(package.join("test/types.ts"), project.join(kind)).unwrap();
-        let mut tsc = Command::new(&tsc);
-        tsc.args(["--noEmit", "--strict", "--target", "es2022", "--module", "nodenext"]);
-        run(tsc.args(["--lib", "es2023,dom,dom.asynciterable", kind]).current_dir(&project));
-    }
+    // As modules of both kinds see them.
+    check_types(&project, &package.join("test/types.ts"), &["types.mts", "types.cts"]);
 }

@@ -12,8 +12,11 @@ use grug::checkpoint::Checkpoint;
 use grug::import::read_pth;
 use grug::quantize::{Target, quantize};
 use grug::{Model, ModelConfig, ModelOptions, Session, SessionOptions};
-use native::{have, model_files, root, run, scratch};
+use native::{check_types, have, model_files, root, run, scratch};
 use serde_json::{Value, json};
+
+/// The module is downloaded by everyone who opens a page with it.
+const MAX_MODULE_BYTES: u64 = 1_300_000;
 
 /// Whether Rust's standard library for a target is installed; says so where it is not.
 fn have_target(target: &str) -> bool {
@@ -98,6 +101,8 @@ fn the_package_passes_its_tests_in_node() {
     std::fs::create_dir_all(&project).unwrap();
     let package = root().join("bindings/wasm");
     run(&mut Command::new(root().join("scripts/wasm")));
+    let size = std::fs::metadata(package.join("grug.wasm")).unwrap().len();
+    assert!(size <= MAX_MODULE_BYTES, "grug.wasm has {size} bytes, the limit is {MAX_MODULE_BYTES}");
     run(Command::new("npm")
         .args(["pack", "--silent", "--pack-destination"])
         .arg(&project)
@@ -116,6 +121,7 @@ fn the_package_passes_its_tests_in_node() {
     node.args(["--test", "grug.test.mjs"]).current_dir(&project).env("GRUG_TEST_CASES", &cases);
     node.env("GRUG_TEST_MODEL", &model_files()[0]).env("GRUG_TEST_MODEL_END", &model_files()[1]);
     print!("{}", String::from_utf8_lossy(&run(&mut node).stdout));
+    check_types(&project, &package.join("test/types.ts"), &["types.mts"]);
 }
 
 /// The page of `examples/web` in a headless browser: it writes, stops when told to, and refuses what is no model.

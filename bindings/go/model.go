@@ -43,6 +43,8 @@ type ModelOptions struct {
 	Mlock bool
 	// Portable makes logits the same bit by bit on every machine, more slowly. Compression needs it.
 	Portable bool
+	// NoSelfCheck leaves out the comparison of a GPU with the CPU while loading.
+	NoSelfCheck bool
 	// Device to compute on, by its name in Devices; "" is the CPU, "auto" the best.
 	Device string
 	// Progress hears how far loading is, from 0 to 1; an error stops loading, and Load returns it.
@@ -106,6 +108,7 @@ func load(
 	c := C.grug_model_options{size: C.sizeof_grug_model_options, n_threads: C.uint32_t(options.Threads)}
 	for flag, set := range map[C.uint32_t]bool{
 		C.GRUG_MODEL_NO_MMAP: options.NoMmap, C.GRUG_MODEL_MLOCK: options.Mlock, C.GRUG_MODEL_PORTABLE: options.Portable,
+		C.GRUG_MODEL_NO_SELF_CHECK: options.NoSelfCheck,
 	} {
 		if set {
 			c.flags |= flag

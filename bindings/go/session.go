@@ -18,6 +18,8 @@ type SessionOptions struct {
 	MaxContext uint64
 	// NoSlide makes a full context an error, ErrFull, instead of forgetting the oldest bytes.
 	NoSlide bool
+	// NoDrafts computes a byte at a time, without drafts of what may come. Only time depends on it.
+	NoDrafts bool
 }
 
 // Session is one stream of bytes. It is an io.Writer that feeds the model, and Reader is what the model writes.
@@ -56,6 +58,9 @@ func (m *Model) NewSession(options *SessionOptions) (*Session, error) {
 		c.max_context = C.uint64_t(options.MaxContext)
 		if options.NoSlide {
 			c.overflow = C.GRUG_OVERFLOW_ERROR
+		}
+		if options.NoDrafts {
+			c.flags = C.GRUG_SESSION_NO_DRAFTS
 		}
 	}
 	var handle *C.grug_session

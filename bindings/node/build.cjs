@@ -27,7 +27,11 @@ if (!prefix) {
 
 const folder = path.join(__dirname, 'src');
 const sources = readdirSync(folder).filter((name) => name.endsWith('.c')).map((name) => path.join(folder, name));
-const system = process.platform === 'darwin' ? ['-undefined', 'dynamic_lookup'] : ['-lpthread', '-ldl', '-lm'];
+// Of libgrug.a, what is used goes into the addon, and no name of it out again.
+const system =
+  process.platform === 'darwin'
+    ? ['-undefined', 'dynamic_lookup']
+    : ['-Wl,--gc-sections,--exclude-libs,ALL', '-s', '-lpthread', '-ldl', '-lm'];
 execFileSync(
   process.env.CC || 'cc',
   [

@@ -2,7 +2,7 @@
 'use strict';
 const native = require('./grug.node');
 
-const FLAGS = { mmap: 1, mlock: 2, portable: 4 };
+const FLAGS = { mmap: 1, mlock: 2, portable: 4, selfCheck: 8 };
 const GRAMMARS = { regex: 1, gbnf: 2, jsonSchema: 3 };
 const LOG_LEVELS = [undefined, 'error', 'warn', 'info', 'debug'];
 /** How often loading is asked how far it is, in milliseconds. */
@@ -94,11 +94,12 @@ class Model extends Handle {
   }
 
   static async load(source, options = {}) {
-    const { threads = 0, mmap = true, mlock = false, portable = false, device = null } = options;
+    const { threads = 0, mmap = true, mlock = false, portable = false, selfCheck = true, device = null } = options;
     const { signal, onProgress, log } = options;
     check(Number.isInteger(threads) && threads >= 0, 'threads must be 0 or more');
     const from = source instanceof URL ? require('node:url').fileURLToPath(source) : source;
-    const flags = (mmap ? 0 : FLAGS.mmap) | (mlock ? FLAGS.mlock : 0) | (portable ? FLAGS.portable : 0);
+    const loading = (mmap ? 0 : FLAGS.mmap) | (mlock ? FLAGS.mlock : 0);
+    const flags = loading | (portable ? FLAGS.portable : 0) | (selfCheck ? 0 : FLAGS.selfCheck);
     const token = native.cancelNew();
     const to = new Log(log);
     let reported = -1;
@@ -232,10 +233,10 @@ class Session extends Handle {
     this.#embeddingDim = made.embeddingDim;
     this.#log.flush();
   }
-  static #make(model, { maxContext = 0, overflow = 'slide' } = {}) {
+  static #make(model, { maxContext = 0, overflow = 'slide', drafts = true } = {}) {
     check(overflow === 'slide' || overflow === 'error', 'overflow must be "slide" or "error"');
     const cancel = native.cancelNew();
-    const handle = native.sessionNew(model._native, maxContext, overflow === 'slide' ? 0 : 1, cancel);
+    const handle = native.sessionNew(model._native, maxContext, overflow === 'slide' ? 0 : 1, drafts ? 0 : 1, cancel);
     return new Forked(handle, cancel, model._log, model.info.embeddingDim);
   }
 

@@ -57,6 +57,8 @@ export interface ModelOptions extends Call {
   mlock?: boolean;
   /** Logits the same bit by bit on every machine, more slowly. Compression needs it. */
   portable?: boolean;
+  /** Compare a GPU with the CPU while loading (the default). */
+  selfCheck?: boolean;
   /** The name of one of `devices()`, or `auto` for the best; the CPU where it is not given. */
   device?: string | null;
   /** Hears how far loading is, from 0 to 1. */
@@ -144,6 +146,8 @@ export interface SessionOptions {
   maxContext?: number;
   /** When the context is full: forget the oldest bytes, or fail with `GRUG_EFULL`. */
   overflow?: 'slide' | 'error';
+  /** Compute several bytes at once where the text repeats itself (the default). Only time depends on it. */
+  drafts?: boolean;
 }
 
 export interface Call {

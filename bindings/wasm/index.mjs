@@ -3,6 +3,9 @@ import { breathe, check, failure, fetched, init, library, paced, received, toByt
 
 export { init };
 
+const GRAMMARS = { regex: 1, gbnf: 2, jsonSchema: 3 };
+/** Of a grug_device. */
+const DEVICE_BYTES = 400;
 const STOP_REASONS = ['capacity', 'end-byte', 'sequence', 'grammar'];
 /** Bytes that are generated into one buffer. */
 const PIECE = 4096;
@@ -10,6 +13,26 @@ const PIECE = 4096;
 /** The version of libgrug; once the module is loaded. */
 export function version() {
   return library().version;
+}
+
+/** What models can run on here: the CPU. */
+export function devices() {
+  const lib = library();
+  const count = lib.enter(() => lib.exports.grug_device_count());
+  return Array.from({ length: count }, (_, i) =>
+    lib.with(DEVICE_BYTES, (at) => {
+      lib.view(at, 4).setUint32(0, DEVICE_BYTES, true);
+      lib.call('grug_device_get', i, at);
+      const memory = (from) => Number(lib.view(at, DEVICE_BYTES).getBigUint64(from, true));
+      return {
+        name: lib.text(at + 32),
+        description: lib.text(at + 272),
+        features: lib.text(at + 144),
+        memoryTotal: memory(8),
+        memoryFree: memory(16),
+      };
+    }),
+  );
 }
 
 /** A handle of the module, freed by close() or when it is collected. */
@@ -90,7 +113,7 @@ export class Model extends Handle {
     this.#weights = weights;
   }
 
-  static async load(source, { onProgress, signal } = {}) {
+  static async load(source, { portable = false, onProgress, signal } = {}) {
     signal?.throwIfAborted();
     await init();
     const lib = library();
@@ -109,6 +132,7 @@ export class Model extends Handle {
         const view = lib.view(options, 32);
         view.setUint32(0, 32, true);
         view.setUint32(8, 1, true);
+        view.setUint32(12, portable ? 4 : 0, true);
         return lib.make('grug_model_load_buffer', file.pointer, file.len, 1, options);
       });
       return new Model(lib, handle, new Weights(lib, file));
@@ -162,6 +186,87 @@ export class Model extends Handle {
   createSession(options) {
     return new Session(this, options);
   }
+
+  /** Calls grug_compress or grug_decompress with room for so many bytes. */
+  #recode(name, data, maxContext, room) {
+    const lib = this._lib;
+    return lib.with(SESSION_OPTIONS_BYTES, (options) => {
+      writeSessionOptions(lib, options, maxContext);
+      return lib.withBytes(data, (from) =>
+        lib.with(room, (to) => {
+          lib.view(lib.out, 4).setUint32(0, room, true);
+          lib.call(name, this._handle, options, from, data.length, to, lib.out);
+          return lib.bytes(to, lib.view(lib.out, 4).getUint32(0, true)).slice();
+        }),
+      );
+    });
+  }
+
+  async compress(data, { maxContext = 0, signal } = {}) {
+    await breathe(signal);
+    const bytes = toBytes(data);
+    // GRUG_COMPRESS_BOUND
+    const room = bytes.length + Math.floor(bytes.length / 64) + 64;
+    return this.#recode('grug_compress', bytes, maxContext, room);
+  }
+
+  async decompress(archive, { maxBytes = 2 ** 30, signal } = {}) {
+    await breathe(signal);
+    const bytes = toBytes(archive);
+    try {
+      return this.#recode('grug_decompress', bytes, 0, 0);
+    } catch (error) {
+      if (error.code !== 'GRUG_ESPACE') throw error;
+      const room = this._lib.view(this._lib.out, 4).getUint32(0, true);
+      if (room > maxBytes) throw error;
+      return this.#recode('grug_decompress', bytes, 0, room);
+    }
+  }
+}
+
+const SESSION_OPTIONS_BYTES = 32;
+
+function writeSessionOptions(lib, at, maxContext, overflow = 0, flags = 0) {
+  check(Number.isSafeInteger(maxContext) && maxContext >= 0, 'maxContext must be 0 or more');
+  const view = lib.view(at, SESSION_OPTIONS_BYTES);
+  view.setUint32(0, SESSION_OPTIONS_BYTES, true);
+  view.setBigUint64(8, BigInt(maxContext), true);
+  view.setUint32(16, overflow, true);
+  view.setUint32(20, flags, true);
+}
+
+/** What a sampler may write; made, like a sampler, when the module is loaded. */
+export class Grammar extends Handle {
+  constructor(kind, source) {
+    check(kind in GRAMMARS, 'kind must be "regex", "gbnf" or "jsonSchema"');
+    const [lib, bytes] = [library(), toBytes(source)];
+    const handle = lib.withBytes(bytes, (at) => lib.make('grug_grammar_new', GRAMMARS[kind], at, bytes.length));
+    super(lib, handle, lib.exports.grug_grammar_free);
+  }
+  static regex(source) {
+    return new Grammar('regex', source instanceof RegExp ? source.source : source);
+  }
+  static gbnf(source) {
+    return new Grammar('gbnf', source);
+  }
+  static jsonSchema(source) {
+    return new Grammar('jsonSchema', typeof source === 'string' ? source : JSON.stringify(source));
+  }
+}
+
+/** 256 logits as bytes, of an array of them or of those of some bytes. */
+function biasOf(bias) {
+  let logits = new Float32Array(256);
+  if (ArrayBuffer.isView(bias) || Array.isArray(bias)) {
+    if (bias.length !== 256) throw new TypeError('bias must be 256 numbers');
+    logits = Float32Array.from(bias);
+  } else {
+    for (const [byte, value] of bias instanceof Map ? bias : Object.entries(bias)) {
+      check(Number(byte) >= 0 && Number(byte) < 256, `bias has no byte ${byte}`);
+      logits[byte] = value;
+    }
+  }
+  return new Uint8Array(logits.buffer);
 }
 
 /** The fields of grug_sampler_options that are numbers: where they are, and how they are written. */
@@ -179,25 +284,57 @@ const SAMPLER_FIELDS = {
   mirostatEta: [56, 'setFloat32'],
 };
 
+const SAMPLER_OPTIONS_BYTES = 72;
+
 export class Sampler extends Handle {
-  constructor({ seed = 0, ...options } = {}) {
-    const lib = library();
-    const handle = lib.with(72, (at) => {
-      const view = lib.view(at, 72);
-      view.setUint32(0, 72, true);
-      view.setBigUint64(8, BigInt(seed), true);
-      for (const [name, value] of Object.entries(options)) {
-        const field = SAMPLER_FIELDS[name];
-        check(field, `${name} is no option of a sampler`);
-        check(typeof value === 'number', `${name} must be a number`);
-        if (field[1] === 'setUint32') {
-          check(Number.isInteger(value) && value >= 0 && value < 2 ** 32, `${name} must be an integer, 0 or more`);
+  /** With options; `forked` gives the library and the handle of a sampler that there is. */
+  constructor(options = {}, forked = null) {
+    const lib = forked?.lib ?? library();
+    super(lib, forked?.handle ?? Sampler.#make(lib, options), lib.exports.grug_sampler_free);
+  }
+
+  static #make(lib, { seed = 0, utf8 = false, bias = null, grammar = null, ...numbers }) {
+    check(grammar === null || grammar._lib === lib, 'the grammar belongs to another instance of the module');
+    const offsets = bias === null ? new Uint8Array(0) : biasOf(bias);
+    return lib.withBytes(offsets, (biasAt) =>
+      lib.with(SAMPLER_OPTIONS_BYTES, (at) => {
+        const view = lib.view(at, SAMPLER_OPTIONS_BYTES);
+        view.setUint32(0, SAMPLER_OPTIONS_BYTES, true);
+        view.setBigUint64(8, BigInt(seed), true);
+        for (const [name, value] of Object.entries(numbers)) {
+          const field = SAMPLER_FIELDS[name];
+          check(field, `${name} is no option of a sampler`);
+          check(typeof value === 'number', `${name} must be a number`);
+          if (field[1] === 'setUint32') {
+            check(Number.isInteger(value) && value >= 0 && value < 2 ** 32, `${name} must be an integer, 0 or more`);
+          }
+          view[field[1]](field[0], value, true);
         }
-        view[field[1]](field[0], value, true);
-      }
-      return lib.make('grug_sampler_new', at);
+        view.setUint32(60, utf8 ? 1 : 0, true);
+        view.setUint32(64, bias === null ? 0 : biasAt, true);
+        view.setUint32(68, grammar?._handle ?? 0, true);
+        return lib.make('grug_sampler_new', at);
+      }),
+    );
+  }
+
+  fork() {
+    return new Sampler({}, { lib: this._lib, handle: this._lib.make('grug_sampler_fork', this._handle) });
+  }
+
+  accept(byte) {
+    check(Number.isInteger(byte) && byte >= 0 && byte < 256, 'a byte is 0 to 255');
+    this._lib.call('grug_sampler_accept', this._handle, byte);
+  }
+
+  allowed() {
+    return this._lib.with(32, (at) => {
+      const complete = this._lib.call('grug_sampler_allowed', this._handle, at) === 1;
+      const mask = this._lib.bytes(at, 32);
+      const bytes = new Set();
+      for (let byte = 0; byte < 256; byte++) if ((mask[byte >> 3] >> (byte & 7)) & 1) bytes.add(byte);
+      return { bytes, complete };
     });
-    super(lib, handle, lib.exports.grug_sampler_free);
   }
 
   reset(seed = 0) {
@@ -227,24 +364,23 @@ function concat(pieces) {
 
 export class Session extends Handle {
   #weights;
+  #embeddingDim;
   #busy = false;
 
   /** Of a model with options; `fork` gives the handle of a session that there is. */
-  constructor(model, { maxContext = 0, overflow = 'slide' } = {}, forked = null) {
+  constructor(model, { maxContext = 0, overflow = 'slide', drafts = true } = {}, forked = null) {
     check(overflow === 'slide' || overflow === 'error', 'overflow must be "slide" or "error"');
-    check(Number.isSafeInteger(maxContext) && maxContext >= 0, 'maxContext must be 0 or more');
     const [lib, weights] = [model._lib, model._weights];
     const create = () =>
-      lib.with(32, (options) => {
-        const view = lib.view(options, 32);
-        view.setUint32(0, 32, true);
-        view.setBigUint64(8, BigInt(maxContext), true);
-        view.setUint32(16, overflow === 'slide' ? 0 : 1, true);
+      lib.with(SESSION_OPTIONS_BYTES, (options) => {
+        writeSessionOptions(lib, options, maxContext, overflow === 'slide' ? 0 : 1, drafts ? 0 : 1);
         return lib.make('grug_session_new', model._handle, options);
       });
     super(lib, forked ?? create(), weights.releasing(lib.exports.grug_session_free));
     weights.use();
     this.#weights = weights;
+    // Of a model, or of the session that was forked.
+    this.#embeddingDim = forked === null ? model.info.embeddingDim : model.#embeddingDim;
   }
 
   get _weights() {
@@ -257,14 +393,52 @@ export class Session extends Handle {
     return this._handle;
   }
 
-  async #run(body) {
-    this.#idle;
-    this.#busy = true;
+  #run(body) {
+    return Session.#runAll([this], body);
+  }
+
+  static async #runAll(sessions, body) {
+    for (const session of sessions) session.#idle;
+    for (const session of sessions) session.#busy = true;
     try {
       return await body();
     } finally {
-      this.#busy = false;
+      for (const session of sessions) session.#busy = false;
     }
+  }
+
+  static async _nextBatch(sessions, { samplers = [], input = [], signal } = {}) {
+    const n = sessions.length;
+    check(!samplers.length || samplers.length === n, 'samplers must be as many as the sessions');
+    check(!input.length || input.length === n, 'input must be as many as the sessions');
+    const fed = sessions.map((_, i) => input[i] ?? -1);
+    check(fed.every((byte) => Number.isInteger(byte) && byte >= -1 && byte < 256), 'a byte is 0 to 255');
+    if (n === 0) return [];
+    const lib = sessions[0]._lib;
+    check(
+      [...sessions, ...samplers].every((handle) => !handle || handle._lib === lib),
+      'a handle belongs to another instance of the module',
+    );
+    return Session.#runAll(sessions, async () => {
+      await breathe(signal);
+      return lib.with(16 * n, (at) => {
+        const view = lib.view(at, 16 * n);
+        const [from, pickers, input, out] = [0, 4 * n, 8 * n, 12 * n];
+        sessions.forEach((session, i) => {
+          view.setUint32(from + 4 * i, session._handle, true);
+          view.setUint32(pickers + 4 * i, samplers[i]?._handle ?? 0, true);
+          view.setInt32(input + 4 * i, fed[i], true);
+        });
+        lib.call('grug_session_next_batch', at + from, at + pickers, at + input, n, at + out);
+        const results = lib.view(at + out, 4 * n);
+        return sessions.map((_, i) => {
+          const byte = results.getInt32(4 * i, true);
+          if (byte >= 0) return byte;
+          const code = lib.text(lib.enter(() => lib.exports.grug_status_name(byte)));
+          return failure(code, byte, code);
+        });
+      });
+    });
   }
 
   get position() {
@@ -386,6 +560,17 @@ export class Session extends Handle {
     });
   }
 
+  async embedding({ signal } = {}) {
+    return this.#run(async () => {
+      await breathe(signal);
+      const lib = this._lib;
+      return lib.with(4 * this.#embeddingDim, (out) => {
+        lib.call('grug_session_get_embedding', this._handle, out, this.#embeddingDim);
+        return floats(lib, out, this.#embeddingDim);
+      });
+    });
+  }
+
   rewind(n) {
     check(Number.isSafeInteger(n) && n >= 0, 'n must be 0 or more');
     this._lib.call('grug_session_rewind', this.#idle, BigInt(n));
@@ -412,3 +597,5 @@ export class Session extends Handle {
     this._lib.withBytes(bytes, (at) => this._lib.call('grug_session_restore', this.#idle, at, bytes.length));
   }
 }
+
+export const nextBatch = Session._nextBatch;

@@ -8,6 +8,7 @@ use crate::ffi::guard;
 use crate::ffi::pointer;
 use crate::ffi::sampler::{self, grug_sampler};
 use crate::ffi::session::grug_session;
+use crate::hooks::{LogLevel, say};
 use crate::session::{Step, next_batch};
 
 /// A list with room for n, or an error.
@@ -19,8 +20,8 @@ fn list<T>(n: usize) -> Result<Vec<T>> {
 }
 
 /// One step for n distinct sessions of one model: bytes[i] is the byte that s[i] picked and took in, or the
-/// negative status of what went wrong there, which stops no other session. samplers may be NULL, and so may any of
-/// them: greedy. A sampler serves one session. Where input is not NULL and input[i] >= 0, that byte is fed and
+/// negative status of what went wrong there, which stops no other session; the sentence that belongs to it goes to the
+/// model's log. samplers may be NULL, and so may any of them: greedy. A sampler serves one session. Where input is not NULL and input[i] >= 0, that byte is fed and
 /// nothing is picked. When the call itself fails, no session has moved.
 #[unsafe(no_mangle)]
 #[must_use]
@@ -74,7 +75,11 @@ pub unsafe extern "C" fn grug_session_next_batch(
                 .store(states[i].session.position(), Ordering::Relaxed);
             bytes[i] = match result {
                 Ok(byte) => (*byte).into(),
-                Err(error) => error.kind() as i32,
+                Err(error) => {
+                    let log = states[i].session.model().log();
+                    say(log, LogLevel::Error, || format!("session {i} of a batch: {}", error.message()));
+                    error.kind() as i32
+                }
             };
         }
         Ok(GRUG_OK)

@@ -16,7 +16,7 @@ pub const GRUG_EINVAL: grug_status = -1;
 pub const GRUG_ENOMEM: grug_status = -2;
 /// Reading or writing a file failed.
 pub const GRUG_EIO: grug_status = -3;
-/// The bytes are not a valid model or saved session.
+/// The bytes are not a valid model, saved session, archive or grammar.
 pub const GRUG_EFORMAT: grug_status = -4;
 /// The data or the options need a newer library.
 pub const GRUG_EVERSION: grug_status = -5;
@@ -32,7 +32,7 @@ pub const GRUG_EFULL: grug_status = -9;
 pub const GRUG_EREWIND: grug_status = -10;
 /// The output buffer is too small; the size it needs was written.
 pub const GRUG_ESPACE: grug_status = -11;
-/// The saved session belongs to another model or context.
+/// The saved session or archive belongs to another model or context.
 pub const GRUG_EMISMATCH: grug_status = -12;
 /// No byte may come next.
 pub const GRUG_EDEADEND: grug_status = -13;

@@ -74,9 +74,11 @@ impl Drop for Inside {
     }
 }
 
-/// The text of a panic.
-fn panic_text(payload: Box<dyn Any + Send>) -> String {
-    match payload.downcast::<&'static str>().map(|text| text.to_string()) {
+/// What a panic is to the caller.
+#[cold]
+#[inline(never)]
+fn panicked(payload: Box<dyn Any + Send>) -> Error {
+    let text = match payload.downcast::<&'static str>().map(|text| text.to_string()) {
         Ok(text) => text,
         Err(payload) => match payload.downcast::<String>() {
             Ok(text) => *text,
@@ -86,7 +88,19 @@ fn panic_text(payload: Box<dyn Any + Send>) -> String {
                 "of unknown cause".to_string()
             }
         },
+    };
+    Error::new(ErrorKind::Panic, format!("internal error: {text}"))
+}
+
+/// The status of an error, which is written to `err`.
+#[cold]
+#[inline(never)]
+fn failed(error: Error, err: *mut grug_error) -> i32 {
+    if !err.is_null() {
+        // SAFETY: `err` is NULL or points to a grug_error of the caller (header, ERRORS).
+        unsafe { err.write((&error).into()) };
     }
+    error.kind() as grug_status
 }
 
 /// Runs the body of a C function: the value it returns, or the status of its error, which is written to `err`.
@@ -94,18 +108,9 @@ pub(super) fn call(err: *mut grug_error, body: impl FnOnce() -> Result<i32>) -> 
     silence_panics();
     let _inside = Inside::enter();
     // What a panic may have left half done is behind a handle, and handles are poisoned.
-    let result = catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|payload| {
-        Err(Error::new(ErrorKind::Panic, format!("internal error: {}", panic_text(payload))))
-    });
-    match result {
+    match catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|payload| Err(panicked(payload))) {
         Ok(value) => value,
-        Err(error) => {
-            if !err.is_null() {
-                // SAFETY: `err` is NULL or points to a grug_error of the caller (header, ERRORS).
-                unsafe { err.write((&error).into()) };
-            }
-            error.kind() as grug_status
-        }
+        Err(error) => failed(error, err),
     }
 }
 

@@ -32,7 +32,7 @@ pub const GRUG_LOAD_COPY: u32 = 0;
 /// Use the buffer where it is: it must stay as it is until the last handle of the model and its sessions is freed.
 pub const GRUG_LOAD_BORROW: u32 = 1;
 
-/// Something failed that no call could report.
+/// Something failed for which a call has a status alone: a session of grug_session_next_batch.
 pub const GRUG_LOG_ERROR: u32 = 1;
 /// Something works, but not as well as it could.
 pub const GRUG_LOG_WARN: u32 = 2;

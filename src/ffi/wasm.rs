@@ -4,6 +4,7 @@
 use std::alloc::{Layout, alloc, dealloc};
 use std::mem::offset_of;
 
+use crate::ffi::device::grug_device;
 use crate::ffi::model::{grug_model_info, grug_model_options};
 use crate::ffi::sampler::grug_sampler_options;
 use crate::ffi::session::{grug_bytes, grug_session_options};
@@ -11,6 +12,7 @@ use crate::ffi::session::{grug_bytes, grug_session_options};
 // Where `bindings/wasm/index.mjs` writes and reads the fields of structs, by number.
 const _: () = {
     assert!(size_of::<grug_model_options>() == 32 && offset_of!(grug_model_options, n_threads) == 8);
+    assert!(offset_of!(grug_model_options, flags) == 12);
     assert!(size_of::<grug_model_info>() == 64 && offset_of!(grug_model_info, n_params) == 8);
     assert!(offset_of!(grug_model_info, rewind_bytes) == 48 && offset_of!(grug_model_info, end_byte) == 60);
     assert!(size_of::<grug_session_options>() == 32 && offset_of!(grug_session_options, overflow) == 16);
@@ -18,6 +20,11 @@ const _: () = {
     assert!(
         offset_of!(grug_sampler_options, top_k) == 32 && offset_of!(grug_sampler_options, mirostat_eta) == 56
     );
+    assert!(offset_of!(grug_sampler_options, flags) == 60 && offset_of!(grug_sampler_options, bias) == 64);
+    assert!(offset_of!(grug_sampler_options, grammar) == 68 && offset_of!(grug_session_options, flags) == 20);
+    assert!(size_of::<grug_device>() == 400 && offset_of!(grug_device, memory_total) == 8);
+    assert!(offset_of!(grug_device, name) == 32 && offset_of!(grug_device, features) == 144);
+    assert!(offset_of!(grug_device, description) == 272);
     assert!(size_of::<grug_bytes>() == 8 && offset_of!(grug_bytes, len) == 4);
 };
 

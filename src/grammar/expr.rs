@@ -1,5 +1,7 @@
 //! What every grammar is translated to: rules, each an expression over bytes, characters and other rules.
 
+use super::set::{LAST_CHAR, Set};
+
 /// An expression. Its depth is bounded by the parsers, so walking it may recurse.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Expr {
@@ -55,32 +57,8 @@ pub(super) struct Rules {
 
 /// The characters that are not in these ranges, which are in any order and may overlap.
 pub(super) fn negated(ranges: &[(char, char)]) -> Vec<(char, char)> {
-    let mut sorted = ranges.to_vec();
-    sorted.sort_unstable();
-    let mut out = Vec::new();
-    // The first scalar value that nothing covered yet.
-    let mut next = Some('\0');
-    for (first, last) in sorted {
-        let Some(start) = next else { break };
-        if first > start {
-            out.push((start, before(first)));
-        }
-        if last >= start {
-            next = after(last);
-        }
-    }
-    out.extend(next.map(|start| (start, char::MAX)));
-    out
-}
-
-/// The scalar value before this one, which is not the first.
-fn before(c: char) -> char {
-    if c == '\u{E000}' { '\u{D7FF}' } else { char::from_u32(c as u32 - 1).expect("a scalar value") }
-}
-
-/// The scalar value after this one.
-fn after(c: char) -> Option<char> {
-    if c == '\u{D7FF}' { Some('\u{E000}') } else { char::from_u32(c as u32 + 1) }
+    let ranges = ranges.iter().map(|&(first, last)| (first.into(), last.into()));
+    Set::new(ranges.collect()).negate(LAST_CHAR).chars()
 }
 
 #[cfg(test)]

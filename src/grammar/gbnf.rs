@@ -12,7 +12,7 @@
 use std::collections::HashMap;
 
 use super::expr::{Expr, Rules, negated};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 
 /// How deep parentheses may nest.
 const MAX_NESTING: usize = 64;
@@ -58,10 +58,7 @@ fn is_name(c: char) -> bool {
 
 impl<'a> Parser<'a> {
     fn error_at(&self, at: usize, what: &str) -> Error {
-        let before = &self.source[..at];
-        let line = before.matches('\n').count() + 1;
-        let column = before.rsplit('\n').next().unwrap_or("").chars().count() + 1;
-        Error::format(format!("GBNF: line {line}, column {column}: {what}"))
+        super::error_at("GBNF", self.source, at, ErrorKind::Format, what)
     }
 
     fn error<T>(&self, what: &str) -> Result<T> {

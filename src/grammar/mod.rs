@@ -29,13 +29,15 @@ mod gbnf;
 mod json_schema;
 mod program;
 mod regex;
+mod set;
+mod utf8;
 
 use std::sync::Arc;
 
 pub(crate) use cursor::Cursor;
 use program::Program;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 
 /// The longest source, in bytes.
 pub const MAX_SOURCE_BYTES: usize = 1 << 20;
@@ -44,7 +46,8 @@ pub const MAX_SOURCE_BYTES: usize = 1 << 20;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum GrammarKind {
     /// A regular expression in the syntax of Rust's `regex` crate. `^` and `$` may stand at its ends, where they change
-    /// nothing; other anchors and word boundaries are errors.
+    /// nothing; other anchors and word boundaries are errors. Of Unicode's classes it has the general categories and the
+    /// scripts.
     Regex,
     /// llama.cpp's notation; see the guide in the source of `grammar/gbnf.rs`. The rule `root` is the whole output.
     Gbnf,
@@ -105,6 +108,14 @@ impl Grammar {
     pub(crate) fn cursor(&self) -> Result<Cursor> {
         Cursor::new(&self.program)
     }
+}
+
+/// An error that names the line and the column, counted from 1, of byte `at` of the source.
+fn error_at(notation: &str, source: &str, at: usize, kind: ErrorKind, what: &str) -> Error {
+    let before = &source[..at];
+    let line = before.matches('\n').count() + 1;
+    let column = before.rsplit('\n').next().unwrap_or("").chars().count() + 1;
+    Error::new(kind, format!("{notation}: line {line}, column {column}: {what}"))
 }
 
 #[cfg(test)]

@@ -7,9 +7,8 @@
 
 use std::collections::HashMap;
 
-use regex_syntax::utf8::Utf8Sequences;
-
 use super::expr::{Expr, Rules};
+use super::utf8;
 use crate::error::{Error, Result};
 
 /// Instructions that a program has at most.
@@ -24,7 +23,7 @@ pub(super) fn contains(set: &ByteSet, byte: u8) -> bool {
     set[byte as usize >> 6] >> (byte & 63) & 1 != 0
 }
 
-fn insert_range(set: &mut ByteSet, first: u8, last: u8) {
+pub(super) fn insert_range(set: &mut ByteSet, first: u8, last: u8) {
     (first..=last).for_each(|b| set[b as usize >> 6] |= 1 << (b & 63));
 }
 
@@ -110,20 +109,19 @@ impl Compiler {
         let mut firsts: Vec<(u32, ByteSet)> = Vec::new();
         let mut index: HashMap<u32, usize> = HashMap::new();
         for &(first, last) in ranges {
-            for sequence in Utf8Sequences::new(first, last) {
-                let (head, tail) = sequence.as_slice().split_first().expect("a character has bytes");
+            utf8::sequences(first, last, &mut |sequence| {
+                let (head, tail) = sequence.split_first().expect("a character has bytes");
                 let mut place = next;
-                for range in tail.iter().rev() {
-                    let mut set = ByteSet::default();
-                    insert_range(&mut set, range.start, range.end);
-                    place = self.byte(set, place)?;
+                for &range in tail.iter().rev() {
+                    place = self.byte(utf8::set(range), place)?;
                 }
                 let at = *index.entry(place).or_insert_with(|| {
                     firsts.push((place, ByteSet::default()));
                     firsts.len() - 1
                 });
-                insert_range(&mut firsts[at].1, head.start, head.end);
-            }
+                insert_range(&mut firsts[at].1, head.0, head.1);
+                Ok(())
+            })?;
         }
         let places =
             firsts.into_iter().map(|(next, set)| self.byte(set, next)).collect::<Result<Vec<_>>>()?;

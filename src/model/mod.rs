@@ -310,6 +310,11 @@ impl Model {
         Arc::ptr_eq(&self.inner, &other.inner)
     }
 
+    /// Who listens to the model and its sessions.
+    pub(crate) fn log(&self) -> Option<&Log> {
+        self.inner.log.as_ref()
+    }
+
     /// Threads that compute.
     pub fn n_threads(&self) -> usize {
         self.inner.graph.pool.n_threads()

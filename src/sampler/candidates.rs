@@ -34,7 +34,10 @@ impl Candidates {
 
     /// Bytes by rising key, the lower byte first among equals.
     pub(super) fn ranked_by(&self, key: impl Fn(f32) -> f32) -> [u8; VOCAB] {
-        let keys: [f32; VOCAB] = std::array::from_fn(|b| key(self.weights[b]));
+        Self::ranked_as(&std::array::from_fn(|b| key(self.weights[b])))
+    }
+
+    fn ranked_as(keys: &[f32; VOCAB]) -> [u8; VOCAB] {
         let mut order: [u8; VOCAB] = std::array::from_fn(|b| b as u8);
         order.sort_unstable_by(|&a, &b| keys[a as usize].total_cmp(&keys[b as usize]).then(a.cmp(&b)));
         order

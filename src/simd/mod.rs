@@ -242,6 +242,12 @@ macro_rules! dispatch {
         $(#[$meta])*
         #[allow(clippy::too_many_arguments)]
         $vis unsafe fn $name(isa: $crate::simd::Isa, $($arg: $ty),*) $(-> $ret)? {
+            // A function of its own, as the others are: within a larger one the compiler finds fewer vectors in it.
+            #[inline(never)]
+            unsafe fn scalar($($arg: $ty),*) $(-> $ret)? {
+                // SAFETY: the caller's.
+                unsafe { $kernel::<$crate::simd::Scalar>($($arg),*) }
+            }
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx2,fma,f16c")]
             unsafe fn avx2($($arg: $ty),*) $(-> $ret)? {
@@ -270,7 +276,7 @@ macro_rules! dispatch {
             // SAFETY: an `Isa` in use is one that the machine has; the rest is the caller's.
             unsafe {
                 match isa {
-                    $crate::simd::Isa::Scalar => $kernel::<$crate::simd::Scalar>($($arg),*),
+                    $crate::simd::Isa::Scalar => scalar($($arg),*),
                     #[cfg(target_arch = "x86_64")]
                     $crate::simd::Isa::Avx2 => avx2($($arg),*),
                     #[cfg(target_arch = "x86_64")]

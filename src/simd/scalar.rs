@@ -1,4 +1,4 @@
-//! The definition of every operation, without intrinsics.
+//! The definition of every operation, without intrinsics but where those are part of every processor of a kind.
 #![allow(unsafe_op_in_unsafe_fn, reason = "the contract of each function is that of the trait")]
 
 use super::Simd;
@@ -11,6 +11,67 @@ pub(crate) struct Scalar;
 #[inline(always)]
 fn zip(a: [f32; LANES], b: [f32; LANES], f: impl Fn(f32, f32) -> f32) -> [f32; LANES] {
     std::array::from_fn(|i| f(a[i], b[i]))
+}
+
+/// A number of half precision, exactly. Without branches, tables or a look at the processor, as each of those would be
+/// there once for every place that this is inlined to.
+#[inline(always)]
+fn widen(half: u16) -> f32 {
+    /// The smallest normal number of half precision, 2⁻¹⁴.
+    const SMALLEST: u32 = (127 - 14) << 23;
+    let magnitude = u32::from(half & 0x7FFF);
+    let normal = (magnitude << 13) + ((127 - 15) << 23);
+    // Below it the bits count steps of 2⁻²⁴ from zero, as they do from it on.
+    let small = (f32::from_bits(SMALLEST + (magnitude << 13)) - f32::from_bits(SMALLEST)).to_bits();
+    let endless = (magnitude << 13) | 0x7F80_0000;
+    let bits = match magnitude {
+        0..0x400 => small,
+        0x400..0x7C00 => normal,
+        _ => endless,
+    };
+    f32::from_bits(bits | (u32::from(half & 0x8000) << 16))
+}
+
+/// The nearest number of half precision, of two the even one.
+#[inline(always)]
+fn narrow(v: f32) -> u16 {
+    /// One step of it is one of the smallest steps of half precision, 2⁻²⁴.
+    const STEPS: u32 = (127 - 1) << 23;
+    let sign = (v.to_bits() >> 16) as u16 & 0x8000;
+    let magnitude = v.to_bits() & 0x7FFF_FFFF;
+    let small = (f32::from_bits(magnitude) + f32::from_bits(STEPS)).to_bits().wrapping_sub(STEPS);
+    let even = (magnitude >> 13) & 1;
+    let normal = magnitude.wrapping_sub((127 - 15) << 23).wrapping_add(0xFFF + even) >> 13;
+    let bits = match magnitude {
+        0x7F80_0001.. => 0x7E00 | (magnitude >> 13 & 0x3FF),
+        // From 65520 on the nearest is infinity.
+        0x477F_F000.. => 0x7C00,
+        0x3880_0000.. => normal,
+        _ => small,
+    };
+    sign | bits as u16
+}
+
+/// As the definition of `dot`: bytes become words, and pairs of products are added up.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+fn dot_sse2(acc: [i32; LANES], w: [[i8; 4]; LANES], x: [i8; 4]) -> [i32; LANES] {
+    use std::arch::x86_64::*;
+    use std::mem::transmute;
+    let word = |byte: i8| i32::from(byte) & 0xFFFF;
+    // SAFETY: SSE2 is part of x86-64. The arrays are of the same size as the vectors, and any bits are valid in both.
+    unsafe {
+        let w = transmute::<[[i8; 4]; LANES], [__m128i; 2]>(w);
+        let acc = transmute::<[i32; LANES], [__m128i; 2]>(acc);
+        let even = _mm_set1_epi32(word(x[0]) | (word(x[2]) << 16));
+        let odd = _mm_set1_epi32(word(x[1]) | (word(x[3]) << 16));
+        let sums: [__m128i; 2] = std::array::from_fn(|i| {
+            let evens = _mm_madd_epi16(_mm_srai_epi16::<8>(_mm_slli_epi16::<8>(w[i])), even);
+            let odds = _mm_madd_epi16(_mm_srai_epi16::<8>(w[i]), odd);
+            _mm_add_epi32(acc[i], _mm_add_epi32(evens, odds))
+        });
+        transmute::<[__m128i; 2], [i32; LANES]>(sums)
+    }
 }
 
 impl Simd for Scalar {
@@ -34,7 +95,7 @@ impl Simd for Scalar {
     }
     #[inline(always)]
     unsafe fn load_f16(p: *const u16) -> Self::F {
-        p.cast::<[u16; LANES]>().read_unaligned().map(|b| half::f16::from_bits(b).to_f32())
+        p.cast::<[u16; LANES]>().read_unaligned().map(widen)
     }
     #[inline(always)]
     unsafe fn load_bf16(p: *const u16) -> Self::F {
@@ -46,7 +107,7 @@ impl Simd for Scalar {
     }
     #[inline(always)]
     unsafe fn store_f16(p: *mut u16, v: Self::F) {
-        p.cast::<[u16; LANES]>().write_unaligned(v.map(|v| half::f16::from_f32(v).to_bits()));
+        p.cast::<[u16; LANES]>().write_unaligned(v.map(narrow));
     }
     #[inline(always)]
     unsafe fn add(a: Self::F, b: Self::F) -> Self::F {
@@ -128,6 +189,10 @@ impl Simd for Scalar {
     }
     #[inline(always)]
     unsafe fn dot(acc: Self::I, w: Self::W, x: Self::X) -> Self::I {
+        // Exact either way. Every x86-64 has these instructions, which compilers find or miss as the code around it is.
+        #[cfg(target_arch = "x86_64")]
+        return dot_sse2(acc, w, x);
+        #[cfg(not(target_arch = "x86_64"))]
         std::array::from_fn(|i| (0..4).fold(acc[i], |sum, j| sum + w[i][j] as i32 * x[j] as i32))
     }
     #[inline(always)]
@@ -136,4 +201,49 @@ impl Simd for Scalar {
     }
     #[inline(always)]
     unsafe fn prefetch(_: *const u8) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn half_precision_is_that_of_the_half_crate() {
+        let same = |a: f32, b: f32| a.to_bits() == b.to_bits() || (a.is_nan() && b.is_nan());
+        let narrows = |v: f32| {
+            let (found, wanted) = (half::f16::from_bits(narrow(v)).to_f32(), half::f16::from_f32(v).to_f32());
+            assert!(same(found, wanted), "{v:e}");
+        };
+        for bits in 0..=u16::MAX {
+            let wanted = half::f16::from_bits(bits).to_f32();
+            assert!(same(widen(bits), wanted), "{bits:#x}");
+            // Each number, the middle between it and the next, and what is beside the middle.
+            let middle = wanted.to_bits().wrapping_add(0x1000);
+            for v in
+                [wanted.to_bits(), middle, middle.wrapping_sub(1), middle.wrapping_add(1)].map(f32::from_bits)
+            {
+                narrows(v);
+            }
+        }
+        for i in 0..1 << 16 {
+            let v = f32::from_bits((i << 16) | (i * 0x9E37 % 0xFFFF));
+            narrows(v);
+        }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[test]
+    fn dot_is_its_definition() {
+        let bytes = [-128, -127, -1, 0, 1, 2, 126, 127];
+        for (i, &a) in bytes.iter().enumerate() {
+            for (j, &b) in bytes.iter().enumerate() {
+                let w: [[i8; 4]; LANES] = std::array::from_fn(|n| [a, bytes[n], b, bytes[(n + j) % 8]]);
+                let x = [b, a, bytes[(i + j) % 8], bytes[i]];
+                let acc: [i32; LANES] = std::array::from_fn(|n| n as i32 * 1_000_000 - 3);
+                let wanted: [i32; LANES] =
+                    std::array::from_fn(|n| (0..4).fold(acc[n], |sum, k| sum + w[n][k] as i32 * x[k] as i32));
+                assert_eq!(dot_sse2(acc, w, x), wanted);
+            }
+        }
+    }
 }

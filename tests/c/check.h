@@ -64,5 +64,6 @@ void test_threads(void);
 void test_grammar(void);
 void test_compress(void);
 void test_hooks(void);
+void test_null(void);
 void test_fork(void);
 #endif

@@ -34,7 +34,7 @@ void test_hooks(void) {
     grug_model *model = NULL;
     grug_session *session;
     size_t i;
-    int reports;
+    int reports = 0;
     options.user = &h;
     options.n_threads = 2;
 
@@ -43,6 +43,7 @@ void test_hooks(void) {
         options.flags = flags[i];
         OK(grug_model_load_file(model_path, &options, &model, &err));
         CHECK(h.last >= 1 && h.reports >= 3);
+        reports = h.reports;
         CHECK(h.lines[GRUG_LOG_INFO] == 2 && h.lines[GRUG_LOG_ERROR] == 0 && h.lines[GRUG_LOG_WARN] == 0);
         CHECK(strstr(h.text, "parameters") != NULL && strstr(h.text, "2 threads") != NULL);
         CHECK((strstr(h.text, "mapped") != NULL) == (flags[i] == 0));
@@ -54,8 +55,27 @@ void test_hooks(void) {
         grug_session_free(session);
     }
 
+    /* What fails in a batch has a status there, and a sentence here. */
+    {
+        grug_session *both[2];
+        int32_t bytes[2];
+        uint8_t full[32] = { 0 };
+        memset(&h, 0, sizeof h);
+        options.flags = 0;
+        OK(grug_model_load_file(model_path, &options, &model, &err));
+        both[0] = new_session(model, GRUG_OVERFLOW_SLIDE, NULL);
+        both[1] = new_session(model, GRUG_OVERFLOW_ERROR, NULL);
+        OK(grug_session_feed(both[1], full, sizeof full, &err));
+        OK(grug_session_next_batch(both, NULL, NULL, 2, bytes, &err));
+        CHECK(bytes[0] >= 0 && bytes[1] == GRUG_EFULL);
+        CHECK(h.lines[GRUG_LOG_ERROR] == 1 && strstr(h.text, "session 1 of a batch: ") != NULL);
+        grug_session_free(both[0]);
+        grug_session_free(both[1]);
+        grug_model_free(model);
+    }
+
     /* Every report may cancel. */
-    reports = h.reports;
+    options.flags = flags[2];
     for (i = 1; i <= (size_t)reports; i++) {
         memset(&h, 0, sizeof h);
         h.cancel_at = (int)i;

@@ -46,6 +46,7 @@ int main(int argc, char **argv) {
     test_grammar();
     test_compress();
     test_hooks();
+    test_null();
 #ifndef WITHOUT_FORK /* for tools that cannot follow a child which starts threads */
     test_fork();
 #endif

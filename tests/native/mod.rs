@@ -200,3 +200,28 @@ pub fn exported(library: &Path) -> BTreeSet<String> {
         .map(|line| line.split_whitespace().next().unwrap().to_string())
         .collect()
 }
+
+/// Compiles a TypeScript file as `names` in a project, without running it. Says so where there is no compiler.
+pub fn check_types(project: &Path, source: &Path, names: &[&str]) {
+    static COMPILER: OnceLock<Option<PathBuf>> = OnceLock::new();
+    let compiler = COMPILER.get_or_init(|| {
+        let folder = scratch().join("typescript");
+        let tsc = folder.join("node_modules/.bin/tsc");
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join("package.json"), "{ \"private\": true }\n").unwrap();
+        let mut npm = Command::new("npm");
+        npm.args(["install", "--silent", "--no-audit", "--no-fund", "typescript"]).current_dir(&folder);
+        let found = tsc.exists() || npm.output().is_ok_and(|output| output.status.success());
+        found.then_some(tsc)
+    });
+    let Some(compiler) = compiler else {
+        println!("skipped: needs typescript from npm to check the types");
+        return;
+    };
+    for name in names {
+        std::fs::copy(source, project.join(name)).unwrap();
+        let mut tsc = Command::new(compiler);
+        tsc.args(["--noEmit", "--strict", "--target", "es2022", "--module", "nodenext"]);
+        run(tsc.args(["--lib", "es2023,dom,dom.asynciterable", name]).current_dir(project));
+    }
+}

@@ -104,16 +104,17 @@ napi_value model_metadata(napi_env env, napi_callback_info info) {
     }
 }
 
-/* sessionNew(model, maxContext, overflow, cancel) */
+/* sessionNew(model, maxContext, overflow, flags, cancel) */
 napi_value session_new(napi_env env, napi_callback_info info) {
     grug_session_options options = { .size = sizeof options };
     grug_session *session = NULL;
     grug_error err;
     box *model, *cancel;
-    ARGUMENTS(4);
-    if ((model = unwrap(env, argv[0], MODEL)) == NULL || (cancel = unwrap(env, argv[3], CANCEL)) == NULL) return NULL;
+    ARGUMENTS(5);
+    if ((model = unwrap(env, argv[0], MODEL)) == NULL || (cancel = unwrap(env, argv[4], CANCEL)) == NULL) return NULL;
     options.max_context = get_u64(env, argv[1]);
     options.overflow = (uint32_t)get_number(env, argv[2]);
+    options.flags = (uint32_t)get_number(env, argv[3]);
     options.cancel = cancel->handle;
     if (grug_session_new(model->handle, &options, &session, &err) < 0) return throw_status(env, &err);
     return wrap(env, SESSION, session, model->log);

@@ -1,6 +1,6 @@
 """Builds the wheel (PEP 517): the package, and libgrug inside it.
 
-The library is the file that GRUG_LIBRARY names, or else a release build of the repository this folder lies in.
+The library is the file that GRUG_LIBRARY names, or else a build of the repository this folder lies in.
 """
 
 import base64
@@ -22,9 +22,9 @@ def _library() -> Path:
     if given:
         return Path(given)
     root = HERE.parent.parent
-    subprocess.run(["cargo", "build", "--release", "--lib"], cwd=root, check=True)
+    subprocess.run(["cargo", "build", "--profile", "dist", "--lib", "--no-default-features"], cwd=root, check=True)
     target = Path(os.environ.get("CARGO_TARGET_DIR", root / "target"))
-    return target / "release" / NAMES.get(platform.system(), "libgrug.so")
+    return target / "dist" / NAMES.get(platform.system(), "libgrug.so")
 
 
 def _project(field: str) -> str:

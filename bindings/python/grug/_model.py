@@ -111,7 +111,8 @@ class Model(Handle):
     """Immutable weights: load them once, share them between threads.
 
     ``source`` is a path, or the bytes of a model file, which are copied. ``threads``: 0 is one for each core, 1 the
-    calling thread alone. ``device`` is the name of one of ``devices()``, or "auto". ``mlock`` keeps the weights in memory. ``portable`` makes logits the same bit by bit on every
+    calling thread alone. ``device`` is the name of one of ``devices()``, or "auto"; ``self_check`` compares a GPU with
+    the CPU while loading. ``mlock`` keeps the weights in memory. ``portable`` makes logits the same bit by bit on every
     machine, more slowly; compression needs it. ``progress`` hears how far loading is, from 0 to 1, and stops it by
     returning False or raising. ``log`` receives what the library has to say, as long as the model or a session lives.
     """
@@ -124,6 +125,7 @@ class Model(Handle):
         mmap: bool = True,
         mlock: bool = False,
         portable: bool = False,
+        self_check: bool = True,
         device: Optional[str] = None,
         cancel: Optional[Cancel] = None,
         progress: Optional[Callable[[float], object]] = None,
@@ -134,7 +136,7 @@ class Model(Handle):
             size=c.sizeof(L.ModelOptions),
             device=None if device is None else device.encode(),
             n_threads=threads,
-            flags=(0 if mmap else 1) | (2 if mlock else 0) | (4 if portable else 0),
+            flags=(0 if mmap else 1) | (2 if mlock else 0) | (4 if portable else 0) | (0 if self_check else 8),
             log=hooks.log,
             progress=hooks.progress,
             cancel=token(cancel),

@@ -31,15 +31,23 @@ class Session(Handle):
 
     An empty session that is asked for a prediction begins with a byte 0 of its own, which ``position`` does not count.
     ``slide=False`` makes a full context an error (ContextFullError) instead of forgetting the oldest bytes.
+    ``drafts=False`` computes a byte at a time, without drafts of what may come; only time depends on it.
     """
 
     def __init__(
-        self, model: Model, *, max_context: int = 0, slide: bool = True, cancel: Optional[Cancel] = None
+        self,
+        model: Model,
+        *,
+        max_context: int = 0,
+        slide: bool = True,
+        drafts: bool = True,
+        cancel: Optional[Cancel] = None,
     ) -> None:
         options = L.SessionOptions(
             size=c.sizeof(L.SessionOptions),
             max_context=max_context,
             overflow=0 if slide else 1,
+            flags=0 if drafts else 1,
             cancel=token(cancel),
         )
         out, error = c.c_void_p(), L.Error()

@@ -5,7 +5,7 @@ import { readFile } from 'node:fs/promises';
 import { test } from 'node:test';
 import { pathToFileURL } from 'node:url';
 
-import { Model, Sampler, init, version } from 'grug-wasm';
+import { Grammar, Model, Sampler, devices, init, nextBatch, version } from 'grug-wasm';
 
 const path = process.env.GRUG_TEST_MODEL;
 assert.throws(version, { code: 'GRUG_EINVAL' });
@@ -127,6 +127,101 @@ test('scores, rewind, fork, save and restore', async () => {
   }
   assert.throws(() => session.rewind(1000), { code: 'GRUG_EREWIND' });
   assert.throws(() => session.restore(state.subarray(1)), { code: 'GRUG_EFORMAT' });
+});
+
+test('grammars guide what is written', async () => {
+  const session = model.createSession();
+  const schema = { type: 'object', properties: { ok: { type: 'boolean' } }, required: ['ok'] };
+  for (const [grammar, pattern] of [
+    [Grammar.regex(/(19|20)[0-9]{2}/), /^(19|20)\d\d$/],
+    [Grammar.gbnf('root ::= "<" [a-z]{2,4} ">"'), /^<[a-z]{2,4}>$/],
+    [Grammar.jsonSchema(schema), /^\{\s*"ok"\s*:\s*(true|false)\s*\}$/],
+  ]) {
+    const sampler = new Sampler({ temperature: 1, grammar, utf8: true });
+    grammar.close(); // the sampler goes on
+    const pieces = session.text({ sampler });
+    let text = '';
+    let piece;
+    while (!(piece = await pieces.next()).done) text += piece.value;
+    assert.match(text, pattern);
+    assert.equal(piece.value, 'grammar');
+    assert.throws(() => new Sampler({ grammar }), /closed/);
+  }
+  assert.throws(() => Grammar.regex('('), { code: 'GRUG_EFORMAT' });
+  assert.throws(() => Grammar.jsonSchema({ multipleOf: 2 }), { code: 'GRUG_EUNSUPPORTED' });
+
+  const sampler = new Sampler({ grammar: Grammar.regex('a[b-d]?') });
+  assert.throws(() => sampler.accept(98), { code: 'GRUG_EDEADEND' });
+  sampler.accept(97);
+  assert.deepEqual(sampler.fork().allowed(), { bytes: new Set([98, 99, 100]), complete: true });
+});
+
+test('samplers have their options', async () => {
+  const session = model.createSession();
+  const ban = Object.fromEntries(Array.from({ length: 256 }, (_, b) => [b, b >= 120 && b < 123 ? 0 : -Infinity]));
+  const few = await session.generate({ sampler: new Sampler({ temperature: 1, bias: ban }), maxBytes: 40 });
+  assert.match(few, /^[xyz]{40}$/);
+  const sampler = new Sampler({ bias: new Map(Object.entries(ban)), penaltyWindow: 2, presencePenalty: 1e6 });
+  assert.doesNotMatch(await session.generate({ sampler, maxBytes: 30 }), /(.).?\1/);
+  await session.generate({ sampler: new Sampler({ temperature: 1, mirostatTau: 2, typicalP: 0.5 }), maxBytes: 20 });
+  for (const wrong of [{ typicalP: 2 }, { mirostatTau: -1 }, { penaltyWindow: -1 }, { topK: 0.5 }, { repeatPenalty: NaN }]) {
+    assert.throws(() => new Sampler(wrong), { code: 'GRUG_EINVAL' }, JSON.stringify(wrong));
+  }
+  assert.throws(() => new Sampler({ bias: new Float32Array(3) }), TypeError);
+  const text = await session.generate({ sampler: new Sampler({ temperature: 2, utf8: true }), maxBytes: 200 });
+  assert.doesNotMatch(text.slice(0, -1), /\ufffd/);
+});
+
+test('a fork goes its own way, and embeds', async () => {
+  const session = model.createSession();
+  await session.feed('once');
+  const fork = session.fork();
+  const wanted = await collect(session.bytes({ sampler: warm(2), maxBytes: 20 }));
+  session.close();
+  assert.deepEqual(await collect(fork.bytes({ sampler: warm(2), maxBytes: 20 })), wanted);
+  const embedding = await fork.embedding();
+  assert.equal(embedding.length, model.info.embeddingDim);
+  assert.ok(embedding.some((x) => x !== 0));
+});
+
+test('a batch is as if each were alone', async () => {
+  const [a, b, full] = [model.createSession(), model.createSession(), model.createSession({ overflow: 'error' })];
+  await a.feed('same');
+  const wanted = await collect(a.fork().bytes({ sampler: warm(3), maxBytes: 20 }));
+  const samplers = [warm(3), null];
+  for (const byte of wanted) assert.deepEqual(await nextBatch([a, b], { samplers, input: [null, 120] }), [byte, 120]);
+  assert.equal(b.position, 20);
+  await full.feed(new Uint8Array(32));
+  const [error, byte] = await nextBatch([full, b]);
+  assert.equal(error.code, 'GRUG_EFULL');
+  assert.ok(byte >= 0);
+  await assert.rejects(nextBatch([b, b]), { code: 'GRUG_EBUSY' });
+  assert.deepEqual(await nextBatch([]), []);
+  await b.feed('and on');
+});
+
+test('what is compressed comes back', async () => {
+  const portable = await Model.load(path, { portable: true });
+  const text = await collect(portable.createSession().bytes({ maxBytes: 300, chunkBytes: 300 }));
+  const archive = await portable.compress(text, { maxContext: 16 });
+  assert.ok(archive.length < 200);
+  assert.deepEqual(Buffer.from(await portable.decompress(archive)), text);
+  assert.equal((await portable.decompress(await portable.compress(''))).length, 0);
+  await assert.rejects(portable.decompress(archive, { maxBytes: 299 }), { code: 'GRUG_ESPACE' });
+  await assert.rejects(portable.decompress(archive.subarray(1)), { code: 'GRUG_EFORMAT' });
+  await assert.rejects(model.compress(text), { code: 'GRUG_EUNSUPPORTED' });
+  await assert.rejects(portable.compress(text, { signal: AbortSignal.abort() }), { name: 'AbortError' });
+});
+
+test('the CPU is the device, and drafts change no byte', async () => {
+  const [cpu, ...others] = devices();
+  assert.deepEqual(others, []);
+  assert.equal(cpu.name, 'cpu');
+  assert.ok(cpu.memoryTotal >= 0 && typeof cpu.features === 'string');
+  const texts = await Promise.all(
+    [true, false].map(async (drafts) => collect(model.createSession({ drafts }).bytes({ maxBytes: 200, chunkBytes: 200 }))),
+  );
+  assert.deepEqual(texts[0], texts[1]);
 });
 
 test('a signal aborts a call, a second call is busy, and the event loop turns meanwhile', async () => {

@@ -75,6 +75,7 @@ pub(super) fn parse(source: &str) -> Result<Rules> {
         references: HashMap::new(),
         pending: Vec::new(),
         any: None,
+        pattern_bytes: 0,
     };
     let rule = builder.reference("#", "#")?;
     while let Some((number, place, schema)) = builder.pending.pop() {
@@ -82,6 +83,9 @@ pub(super) fn parse(source: &str) -> Result<Rules> {
     }
     Ok(Rules { list: builder.rules, root: rule })
 }
+
+/// The most bytes of all patterns together: two may name a class of hundreds of ranges, which take kilobytes.
+const MAX_PATTERN_BYTES: usize = 32 << 10;
 
 struct Builder<'a> {
     root: &'a Json,
@@ -92,6 +96,8 @@ struct Builder<'a> {
     pending: Vec<(usize, String, &'a Json)>,
     /// The rule of any value.
     any: Option<usize>,
+    /// Of all patterns so far.
+    pattern_bytes: usize,
 }
 
 fn unsupported(place: &str, what: impl std::fmt::Display) -> Error {
@@ -308,6 +314,11 @@ impl<'a> Builder<'a> {
                 bounded(character, min, max, place, string::of_length)
             }
             Some(Json::String(pattern)) if min.is_none() && max.is_none() => {
+                self.pattern_bytes += pattern.len();
+                if self.pattern_bytes > MAX_PATTERN_BYTES {
+                    let what = format!("the patterns have more than {MAX_PATTERN_BYTES} bytes together");
+                    return Err(malformed(place, what));
+                }
                 string::matching(pattern).map_err(|e| e.at(format_args!("JSON Schema: {place}/pattern")))
             }
             Some(Json::String(_)) => Err(unsupported(place, "\"pattern\" beside a length is not supported")),

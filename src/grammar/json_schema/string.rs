@@ -1,9 +1,7 @@
 //! Strings as JSON text: any, of a length, matching a pattern, and names other than given ones.
 
-use regex_syntax::hir::{Hir, HirKind, Look};
-
 use super::super::expr::{Expr, negated};
-use super::super::regex::{convert, parse_hir};
+use super::super::regex::{Node, convert, read};
 use super::json::quoted;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -84,32 +82,30 @@ fn other_than(names: &[Vec<char>], depth: usize) -> Expr {
 
 /// A string in which the pattern is found: at its start after `^`, up to its end before `$`.
 pub(super) fn matching(pattern: &str) -> Result<Expr> {
-    let hir = parse_hir(pattern)?;
-    Ok(in_quotes(escaped(&search(&hir)?)?))
+    Ok(in_quotes(escaped(&search(read(pattern)?)?)?))
 }
 
-fn search(hir: &Hir) -> Result<Expr> {
+fn search(node: Node) -> Result<Expr> {
     let any = || Expr::chars(&[('\0', char::MAX)]).repeat(0, None);
-    let mut parts: &[Hir] = match hir.kind() {
-        HirKind::Alternation(parts) => {
-            return Ok(Expr::Alt(parts.iter().map(search).collect::<Result<_>>()?));
+    let mut parts = match node {
+        Node::Alt(parts) => {
+            return Ok(Expr::Alt(parts.into_iter().map(search).collect::<Result<_>>()?));
         }
-        HirKind::Capture(capture) => return search(&capture.sub),
-        HirKind::Concat(parts) => parts,
-        _ => std::slice::from_ref(hir),
+        Node::Concat(parts) => parts,
+        node => vec![node],
     };
     let mut out = Vec::new();
-    match parts.split_first() {
-        Some((first, rest)) if matches!(first.kind(), HirKind::Look(Look::Start)) => parts = rest,
+    match parts.first() {
+        Some(Node::Start) => drop(parts.remove(0)),
         _ => out.push(any()),
     }
-    let mut end = Some(any());
-    if let Some((last, rest)) = parts.split_last()
-        && matches!(last.kind(), HirKind::Look(Look::End))
-    {
-        parts = rest;
-        end = None;
-    }
+    let end = match parts.last() {
+        Some(Node::End) => {
+            parts.pop();
+            None
+        }
+        _ => Some(any()),
+    };
     for part in parts {
         out.push(convert(part, false, false)?);
     }

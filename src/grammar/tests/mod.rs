@@ -55,6 +55,9 @@ fn walks(grammar: &Grammar, n: u64) -> Vec<Vec<u8>> {
 fn sources_without_bound_are_refused_and_quickly() {
     let deep = "(".repeat(100_000);
     let wide = "\\w\\pL".repeat(3_000);
+    // Small ones, each of many ranges.
+    let patterns =
+        format!("{{\"anyOf\":[{}]}}", vec![r#"{"type":"string","pattern":"\\w\\PL"}"#; 20_000].join(","));
     let long_name = format!("root ::= \"{}\"", "x".repeat(900_000));
     for (kind, source) in [
         (GrammarKind::Regex, &*deep),
@@ -65,6 +68,7 @@ fn sources_without_bound_are_refused_and_quickly() {
         (GrammarKind::Gbnf, "root ::= (((\"\"{100000}){100000}){100000}){100000}"),
         (GrammarKind::Gbnf, &*format!("root ::= \"a\"{}", "*".repeat(100_000))),
         (GrammarKind::Gbnf, &long_name),
+        (GrammarKind::JsonSchema, &*patterns),
         (GrammarKind::JsonSchema, &*"[".repeat(100_000)),
         (GrammarKind::JsonSchema, &*"{\"items\":".repeat(100_000)),
         (GrammarKind::JsonSchema, r#"{"type":"string","minLength":4000000000}"#),
