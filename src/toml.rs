@@ -110,7 +110,7 @@ impl<'a> Reader<'a> {
     fn entry(&mut self, table: &mut Map<String, Value>, depth: u32) -> Result<()> {
         let mut path = self.key()?;
         self.expect("=")?;
-        let value = self.value(depth)?;
+        let value = self.value(depth).map_err(|e| format!("{e}, in the value of {}", path.join(".")))?;
         let name = path.pop().expect("a key has a name");
         let table = self.table(table, &path)?;
         if table.contains_key(&name) {
