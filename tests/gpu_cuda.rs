@@ -2,6 +2,8 @@
 //! GRUG_CUDA_DRIVER set, on that one: `libcuda.so.1` is the real one.
 #![cfg(all(feature = "cuda", target_arch = "x86_64", target_os = "linux"))]
 
+#[path = "gpu_suite/batch.rs"]
+mod batch;
 mod common;
 mod cuda;
 #[path = "gpu_suite/decode.rs"]

@@ -8,7 +8,9 @@ mod cuda;
 use std::path::Path;
 
 use grug::checkpoint::Checkpoint;
-use grug::{Error, ErrorKind, Model, ModelConfig, ModelOptions, Sampler, Session, SessionOptions};
+use grug::{
+    Error, ErrorKind, Model, ModelConfig, ModelOptions, Sampler, Session, SessionOptions, Step, next_batch,
+};
 
 fn set(name: &str, value: Option<&str>) {
     // SAFETY: this program has one thread at work.
@@ -31,6 +33,20 @@ fn work(path: &Path) -> Result<Vec<u8>, Error> {
     session.score(b"ab", None)?;
     let (mut text, mut n) = (vec![0; 12], 0);
     fork.generate(&mut Sampler::greedy(), &[], &mut text, &mut n)?;
+    let (mut a, mut b) = (Sampler::greedy(), Sampler::greedy());
+    for _ in 0..2 {
+        let mut steps = [
+            Step { session: &mut session, sampler: &mut a, input: None },
+            Step { session: &mut fork, sampler: &mut b, input: None },
+        ];
+        let mut bytes = [Ok(0), Ok(0)];
+        next_batch(&mut steps, &mut bytes)?;
+        for byte in bytes {
+            text.push(byte?);
+        }
+    }
+    // The bits of what it computes belong to the answer.
+    text.extend(session.logits()?.iter().flat_map(|logit| logit.to_le_bytes()));
     Ok(text)
 }
 
@@ -50,9 +66,10 @@ fn every_failure_is_an_error() {
     let error = work(&path).unwrap_err();
     assert!(error.kind() == ErrorKind::Device && error.message().contains("cuInit"), "{error}");
     set("GRUG_CUDA_DRIVER", Some(driver));
+    let text = work(&path).unwrap();
     for decode in ["graph", "persistent"] {
         set("GRUG_CUDA_DECODE", Some(decode));
-        let text = work(&path).unwrap();
+        assert!(work(&path).unwrap() == text, "{decode} gives other bits than what was found to be faster");
         let mut failures = 0;
         let mut call = 1;
         loop {
@@ -61,7 +78,7 @@ fn every_failure_is_an_error() {
             set("FAIL_CALL", None);
             match result {
                 Ok(same) => {
-                    assert_eq!(same, text);
+                    assert!(same == text, "{decode}");
                     break;
                 }
                 Err(error) => {
@@ -78,8 +95,14 @@ fn every_failure_is_an_error() {
         assert_eq!(work(&path).unwrap_err().kind(), ErrorKind::OutOfMemory);
         set("FAKE_MEMORY", None);
         // The host is as usable as before.
-        assert_eq!(work(&path).unwrap(), text);
+        assert!(work(&path).unwrap() == text, "{decode}");
     }
+    set("FAKE_NO_COOPERATION", Some("1"));
+    let error = work(&path).unwrap_err();
+    assert!(error.kind() == ErrorKind::Device && error.message().contains("persistent"), "{error}");
+    set("GRUG_CUDA_DECODE", None);
+    assert!(work(&path).unwrap() == text);
+    set("FAKE_NO_COOPERATION", None);
     set("GRUG_CUDA_DECODE", Some("steam"));
     assert_eq!(work(&path).unwrap_err().kind(), ErrorKind::InvalidArgument);
 }

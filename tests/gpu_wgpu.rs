@@ -2,6 +2,8 @@
 //! `mesa-vulkan-drivers`). Without any, these tests fail and say so.
 #![cfg(feature = "wgpu")]
 
+#[path = "gpu_suite/batch.rs"]
+mod batch;
 mod common;
 #[path = "gpu_suite/decode.rs"]
 mod decode;
@@ -74,4 +76,52 @@ fn a_context_too_long_for_a_device_is_an_error() {
     assert_eq!(error.kind(), grug::ErrorKind::Unsupported, "{error}");
     // Others go on.
     gpu_suite::models(common::CAUSAL_PLAIN, "F32");
+}
+
+/// Set, it says that this program was started again with less memory.
+#[cfg(target_os = "linux")]
+const LIMITED: &str = "GRUG_TESTS_LIMITED_MEMORY";
+
+/// Under a limit of the address space, which is a device's memory where the CPU emulates it.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_session_that_does_not_fit_is_an_error_and_others_go_on() {
+    prepare();
+    let devices = grug::device::devices();
+    let ours = devices.iter().find(|device| device.name() == DEVICE).expect(NEEDS);
+    if !ours.features.ends_with("cpu") {
+        println!(
+            "skipped: filling a device's memory needs one that the CPU emulates; {} is none",
+            ours.description
+        );
+        return;
+    }
+    if std::env::var_os(LIMITED).is_none() {
+        let program = std::env::current_exe().unwrap();
+        let name = "a_session_that_does_not_fit_is_an_error_and_others_go_on";
+        let output = std::process::Command::new("sh")
+            .args(["-c", "ulimit -v 4000000 && exec \"$0\" \"$@\""])
+            .arg(program)
+            .args(["--exact", name, "--nocapture"])
+            .env(LIMITED, "1")
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        return;
+    }
+    // 64 MiB of keys and values in each of 64 layers.
+    let toml = "context_bytes = 131072\nembedding_dim = 64\nd_model = 64\nn_heads = 2\nn_layers = 64\n\
+                ffn_multiplier = 1\npositions = \"rotary\"\n";
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.safetensors");
+    common::write_random_model(&path, &grug::ModelConfig::from_toml(toml).unwrap(), 1);
+    let options = grug::ModelOptions { device: DEVICE.into(), n_threads: 1, ..Default::default() };
+    let model = grug::Model::load(&path, &options).unwrap();
+    let error = grug::Session::new(&model, &grug::SessionOptions::default()).unwrap_err();
+    assert_eq!(error.kind(), grug::ErrorKind::OutOfMemory, "{error}");
+    // A smaller one fits, on the same device.
+    let options = grug::SessionOptions { max_context: 64, ..Default::default() };
+    let mut session = grug::Session::new(&model, &options).unwrap();
+    session.feed(b"some bytes").unwrap();
+    assert!(session.logits().unwrap().iter().all(|logit| logit.is_finite()));
 }

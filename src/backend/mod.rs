@@ -133,6 +133,10 @@ pub(crate) trait Others {
 
     /// One of them, to read.
     fn seen(&self, i: usize) -> &dyn Engine;
+
+    /// How a device may choose the byte that [`generate`](Engine::generate) is asked for next, if it can and is; those of
+    /// the others are counted from 1, 0 is the one that they go together with.
+    fn sampling(&mut self, i: usize) -> Option<DeviceSampling>;
 }
 
 /// -ln softmax(logits)[byte], in nats.

@@ -3,10 +3,11 @@
 //! A byte passes through the model when the byte after it is asked for. So a step begins with the bytes of the step
 //! before: all sessions that have exactly one take it in together, with one pass over the weights, and then each
 //! chooses its next byte by itself. A session that has more to take in (a prompt, or a context that slid) does that
-//! first, alone. What comes out is bit by bit what each session would have got alone.
+//! first, alone. What comes out is bit by bit what each session would have got alone on the CPU, and on a GPU within what its sums
+//! are rounded by.
 
 use super::Session;
-use crate::backend::{Engine, Others};
+use crate::backend::{DeviceSampling, Engine, Others};
 use crate::error::{Error, Result};
 use crate::model::MAX_TOGETHER;
 use crate::sampler::Sampler;
@@ -51,6 +52,11 @@ pub fn next_batch(steps: &mut [Step<'_>], bytes: &mut [Result<u8>]) -> Result<()
 }
 
 impl Step<'_> {
+    /// How a device may choose this step's byte.
+    fn sampling(&self) -> Option<DeviceSampling> {
+        self.sampler.on_device().filter(|_| self.input.is_none())
+    }
+
     /// Everything that comes before the pass: afterwards the session has at most one byte to take in.
     fn prepare(&mut self) -> Result<()> {
         let session = &mut *self.session;
@@ -82,9 +88,14 @@ fn take_in_together(steps: &mut [Step<'_>], bytes: &mut [Result<u8>]) {
             chosen[n] = i;
             n += 1;
         }
+        if n == 0 && steps[first].session.engine.runs_ahead() {
+            // Alone it takes in this byte when it chooses the next one.
+            return;
+        }
+        let sampling = steps[first].sampling();
         let (before, rest) = steps.split_at_mut(first);
         let (leader, after) = rest.split_first_mut().expect("the first is one of them");
-        let mut others = Chosen { before, after, chosen: &chosen[..n] };
+        let mut others = Chosen { before, after, chosen: &chosen[..n], sampling };
         let session = &mut *leader.session;
         let result = session.engine.feed_together(session.context.bytes(), &mut others);
         for &i in chosen[..n].iter().chain([&first]) {
@@ -102,6 +113,18 @@ struct Chosen<'a, 'b> {
     after: &'a mut [Step<'b>],
     /// Numbers among all steps.
     chosen: &'a [usize],
+    /// How a device may choose the byte of the one between them.
+    sampling: Option<DeviceSampling>,
+}
+
+impl<'b> Chosen<'_, 'b> {
+    fn step(&mut self, i: usize) -> &mut Step<'b> {
+        let at = self.chosen[i];
+        match at.checked_sub(self.before.len() + 1) {
+            Some(at) => &mut self.after[at],
+            None => &mut self.before[at],
+        }
+    }
 }
 
 impl Others for Chosen<'_, '_> {
@@ -110,12 +133,15 @@ impl Others for Chosen<'_, '_> {
     }
 
     fn get(&mut self, i: usize) -> (&mut dyn Engine, &[u8]) {
-        let at = self.chosen[i];
-        let step = match at.checked_sub(self.before.len() + 1) {
-            Some(at) => &mut self.after[at],
-            None => &mut self.before[at],
-        };
-        (&mut *step.session.engine, step.session.context.bytes())
+        let session = &mut *self.step(i).session;
+        (&mut *session.engine, session.context.bytes())
+    }
+
+    fn sampling(&mut self, i: usize) -> Option<DeviceSampling> {
+        match i.checked_sub(1) {
+            None => self.sampling,
+            Some(i) => self.step(i).sampling(),
+        }
     }
 
     fn seen(&self, i: usize) -> &dyn Engine {

@@ -1,6 +1,7 @@
 // A libcuda for tests: the entry points that the engine uses, on the CPU, with the kernels of kernels.cu in it. Memory is
 // filled with NaN when it is handed out; every size and range is checked; FAIL_CALL=N makes call number N, and all after
-// it, fail as a lost device does; FAKE_MEMORY is how many bytes there are.
+// it, fail as a lost device does; FAKE_MEMORY is how many bytes there are; FAKE_NO_COOPERATION takes
+// cooperative launches away.
 #include "kernels.cu"
 
 #include <stdio.h>
@@ -165,7 +166,8 @@ int cuDeviceGetCount(int* n) { CALL; *n = 1; return SUCCESS; }
 int cuDeviceGet(int* device, int i) { CALL; *device = i; return SUCCESS; }
 int cuDeviceGetAttribute(int* value, int which, int) {
   CALL;
-  *value = which == 16 ? 3 : which == 75 ? 9 : 0;  // multiprocessors, compute capability
+  // Multiprocessors, compute capability, cooperative launches.
+  *value = which == 16 ? 3 : which == 75 ? 9 : which == 95 ? !getenv("FAKE_NO_COOPERATION") : 0;
   return SUCCESS;
 }
 int cuDeviceGetName(char* name, int len, int) { CALL; snprintf(name, len, "the tests' device"); return SUCCESS; }

@@ -38,6 +38,7 @@ using std::min;
 
 template <class T> static inline T __ldg(const T* p) { return *p; }
 template <class T> static inline T __ldcg(const T* p) { return *(const volatile T*)p; }
+static inline uint4 __ldcg(const uint4* p) { return *p; }
 static inline u32 load_acquire(const u32* p) { return *(const volatile u32*)p; }
 static inline u32 atomicAdd(u32* p, u32 v) { u32 old = *p; *p = old + v; return old; }
 static inline void __threadfence() {}

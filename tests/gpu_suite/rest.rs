@@ -172,3 +172,23 @@ fn published_models_are_what_they_are_on_the_scalar_cpu() {
         assert_eq!(a, b, "{name}");
     }
 }
+
+/// A model that grug-trainer made is worth the same on every engine, on text that it was not trained on.
+#[test]
+fn a_trained_model_has_the_same_bits_a_byte_everywhere() {
+    prepare();
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = std::fs::read(root.join("data/shakespeare.txt")).unwrap();
+    // The first 90 % trained it. What follows a full context is computed from its latter half.
+    let held_out = &text[text.len() / 10 * 9 + 4..][..320];
+    let mut bits = Vec::new();
+    for device in ["cpu", DEVICE] {
+        let options = ModelOptions { n_threads: 1, device: device.into(), ..Default::default() };
+        let model = Model::load(&root.join("models/shakespeare.safetensors"), &options).unwrap();
+        let nats = session(&model).score(held_out, None).unwrap();
+        bits.push(nats / std::f64::consts::LN_2 / held_out.len() as f64);
+    }
+    assert!((1.5..3.0).contains(&bits[0]), "{bits:?}");
+    assert!((bits[1] / bits[0] - 1.0).abs() < 0.005, "{bits:?}");
+    println!("bits a byte on the CPU and on {DEVICE}: {bits:?}");
+}

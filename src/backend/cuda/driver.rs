@@ -143,6 +143,7 @@ impl std::fmt::Debug for Gpu {
 const MULTIPROCESSORS: c_int = 16;
 const COMPUTE_MAJOR: c_int = 75;
 const COMPUTE_MINOR: c_int = 76;
+const COOPERATIVE_LAUNCH: c_int = 95;
 
 fn attribute(driver: &Driver, device: c_int, which: c_int) -> Result<c_int> {
     let mut value = 0;
@@ -232,6 +233,11 @@ impl Gpu {
             (d.occupancy)(&mut blocks, function, threads as c_int, 0)
         })?;
         Ok(blocks.max(0) as u32)
+    }
+
+    /// Whether the blocks of a launch can wait for each other.
+    pub(super) fn launches_together(&self) -> bool {
+        attribute(&self.driver, self.device, COOPERATIVE_LAUNCH).is_ok_and(|able| able != 0)
     }
 
     pub(super) fn stream(self: &Arc<Self>) -> Result<Stream> {

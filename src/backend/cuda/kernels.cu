@@ -63,14 +63,24 @@ const u32 TILE = 4096;     // numbers of a row at a time
 const u32 MAX_HEAD = 1024; // numbers in an attention head at most
 const u32 EDGE = 64, DEPTH = 16; // of the tiles of a product of many rows
 
-// A step with everything it touches.
+// A session whose row is one of several in a pass: what it remembers, where its row stands, the byte that comes in,
+// whether one is to be chosen, the one that was (or NONE), and how: STATE_DRAWS and what follows it in the state.
+struct Member {
+  float* act;
+  u32* bytes;
+  float* const* caches;
+  u32 first, byte, draws, chosen, options[8];
+};
+
+// A step with everything it touches. With `members`, row i is that session's; otherwise all rows are of one session.
 struct Step {
   const uint4* w;
   const float* consts;
   float *act, *kv;
   u32 *st, *bytes;
+  Member* members;
   Args a;
-  u32 kernel;
+  u32 kernel, cache;
 };
 
 // What the threads of a block share, by what they are doing.
@@ -89,13 +99,17 @@ struct Shared {
 
 DEVICE u32 n_rows(const Step& s) { return __ldcg(s.st + STATE_DIMS + s.a.rows); }
 DEVICE u32 skipped(const Step& s) { return __ldcg(s.st + STATE_DIMS + s.a.skip); }
-DEVICE u32 first(const Step& s) { return __ldcg(s.st + STATE_FIRST) / max(s.a.divide, 1u); }
-DEVICE const float* x_row(const Step& s, u32 i) {
-  return s.act + s.a.x + (u64)(i + (s.a.x_shift ? first(s) : 0u)) * s.a.x_stride;
+// The position of a row, in the stream that the step belongs to.
+DEVICE u32 place_of(const Step& s, u32 row) {
+  if (s.members) return s.members[row].first;
+  return __ldcg(s.st + STATE_FIRST) / max(s.a.divide, 1u) + row;
 }
-DEVICE float* y_row(const Step& s, u32 i) {
-  return s.act + s.a.y + (u64)(i + (s.a.y_shift ? first(s) : 0u)) * s.a.y_stride;
+DEVICE float* row_at(const Step& s, u32 at, u32 stride, u32 shift, u32 row) {
+  if (!shift) return s.act + at + (u64)row * stride;
+  return (s.members ? s.members[row].act : s.act) + at + (u64)place_of(s, row) * stride;
 }
+DEVICE const float* x_row(const Step& s, u32 row) { return row_at(s, s.a.x, s.a.x_stride, s.a.x_shift, row); }
+DEVICE float* y_row(const Step& s, u32 row) { return row_at(s, s.a.y, s.a.y_stride, s.a.y_shift, row); }
 
 // ---- numbers -------------------------------------------------------------------------------------------------------
 
@@ -115,7 +129,7 @@ DEVICE float epilogue(const Args& a, float v) {
 // What is added to number c of the row at this position.
 DEVICE float position(const Step& s, u32 row, u32 c) {
   if (s.a.positions == NONE) return 0.0f;
-  return __ldg(s.consts + s.a.positions + (u64)(first(s) + row) * s.a.outputs + c);
+  return __ldg(s.consts + s.a.positions + (u64)place_of(s, row) * s.a.outputs + c);
 }
 
 DEVICE float bf16_low(u32 word) { return __uint_as_float(word << 16); }
@@ -228,7 +242,9 @@ STEP void embed_step(const Step& s, Shared& sm, u32 block, u32 blocks) {
   u32 rows = n_rows(s), base = __ldcg(s.st + STATE_BASE);
   for (u64 i = (u64)block * THREADS + threadIdx.x; i < (u64)rows * a.outputs; i += (u64)blocks * THREADS) {
     u32 row = (u32)(i / a.outputs), c = (u32)(i % a.outputs);
-    u32 byte = __ldcg(s.bytes + base + row), n = per_vector(a.w_kind);
+    u32* at = s.members ? s.members[row].bytes + s.members[row].first : s.bytes + base + row;
+    u32 byte = s.members ? s.members[row].byte : __ldcg(at), n = per_vector(a.w_kind);
+    if (s.members && c == 0) *at = byte;
     float v = pick(__ldg(s.w + (u64)byte * a.w_stride + c / n), a.w_kind, c % n);
     y_row(s, row)[c] = v + position(s, row, c);
   }
@@ -252,19 +268,23 @@ STEP void pad_step(const Step& s, Shared& sm, u32 block, u32 blocks) {
   }
 }
 
-// ---- linear: a matrix times one row; a warp an output --------------------------------------------------------------
+// ---- linear: a matrix times rows, one by one; a warp an output -----------------------------------------------------
 
 template <int KIND> DEVICE void linear_rows(const Step& s, Shared& sm, u32 block, u32 blocks) {
   const Args& a = s.a;
   const u32 per = KIND == WEIGHT_F32 ? 4 : KIND == WEIGHT_INT8 ? 16 : 8, lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  const float* x = x_row(s, 0);
-  Statistics t = row_statistics(s, sm, x);
-  bool whole = a.inputs <= TILE; // then the row is brought in once
-  for (u32 group = block; group * WARPS < a.outputs; group += blocks) {
-    u32 output = group * WARPS + warp;
+  u32 groups = (a.outputs + WARPS - 1) / WARPS, tasks = groups * n_rows(s), held = NONE;
+  bool whole = a.inputs <= TILE; // then a row is brought in once
+  Statistics t = {0.0f, 1.0f};
+  for (u32 task = block; task < tasks; task += blocks) {
+    u32 row = task / groups, output = task % groups * WARPS + warp;
+    const float* x = x_row(s, row);
+    bool fresh = row != held;
+    if (fresh) t = row_statistics(s, sm, x);
+    held = row;
     float sum = 0.0f;
     for (u32 start = 0; start < a.inputs; start += TILE) {
-      if (!whole || group == block) {
+      if (!whole || fresh) {
         __syncthreads();
         u32 end = min(TILE, a.w_stride * per - start);
         for (u32 i = threadIdx.x; i < end; i += THREADS)
@@ -285,7 +305,7 @@ template <int KIND> DEVICE void linear_rows(const Step& s, Shared& sm, u32 block
       }
     }
     sum = warp_sum(sum);
-    if (lane == 0 && output < a.outputs) finish(s, 0, output, sum);
+    if (lane == 0 && output < a.outputs) finish(s, row, output, sum);
   }
   __syncthreads();
 }
@@ -300,19 +320,20 @@ STEP void linear_step(const Step& s, Shared& sm, u32 block, u32 blocks) {
 
 #include "matrix.cuh"
 
-STEP void matmul_step(const Step& s, Shared& sm, u32 block, u32 blocks) {
+// With f32 weights.
+STEP void matmul_plain(const Step& s, Shared& sm, u32 block, u32 blocks) {
   const Args& a = s.a;
-  if (a.w_kind != WEIGHT_F32) return matmul_halves(s, sm, block, blocks);
   u32 n = n_rows(s), per = per_vector(a.w_kind), vectors = DEPTH / per;
   u32 wide = (a.outputs + EDGE - 1) / EDGE, high = (n + EDGE - 1) / EDGE;
   u32 tx = threadIdx.x % 16, ty = threadIdx.x / 16;
+  const float* x = x_row(s, 0); // rows of products in tiles are of one buffer
   for (u32 task = block; task < wide * high; task += blocks) {
     u32 left = task % wide * EDGE, top = task / wide * EDGE;
     float sums[4][4] = {};
     for (u32 start = 0; start < a.inputs; start += DEPTH) {
       for (u32 i = threadIdx.x; i < EDGE * DEPTH; i += THREADS) {
         u32 row = top + i / DEPTH, k = start + i % DEPTH;
-        sm.work.tile.x[i % DEPTH][i / DEPTH] = row < n && k < a.inputs ? __ldcg(x_row(s, row) + k) : 0.0f;
+        sm.work.tile.x[i % DEPTH][i / DEPTH] = row < n && k < a.inputs ? __ldcg(x + (u64)row * a.x_stride + k) : 0.0f;
       }
       for (u32 i = threadIdx.x; i < EDGE * vectors; i += THREADS) {
         u32 output = left + i / vectors, at = start / per + i % vectors;
@@ -332,6 +353,13 @@ STEP void matmul_step(const Step& s, Shared& sm, u32 block, u32 blocks) {
         if (row < n && output < a.outputs) finish(s, row, output, sums[i][j]);
       }
   }
+}
+STEP void matmul_step(const Step& s, Shared& sm, u32 block, u32 blocks) {
+  if (s.a.w_kind == WEIGHT_F32) matmul_plain(s, sm, block, blocks);
+  else if (n_rows(s) > FEW) matmul_halves(s, sm, block, blocks);
+  else if (s.a.w_kind == WEIGHT_F16) matmul_few<WEIGHT_F16>(s, sm, block, blocks);
+  else if (s.a.w_kind == WEIGHT_BF16) matmul_few<WEIGHT_BF16>(s, sm, block, blocks);
+  else matmul_few<WEIGHT_INT8>(s, sm, block, blocks);
 }
 
 // ---- norm and activate: prologues on many rows; a block a row ------------------------------------------------------
@@ -372,17 +400,18 @@ DEVICE void turn_head(const Step& s, Shared& sm, const float* x, u32 place, floa
   }
   __syncthreads();
 }
-DEVICE float* key_of(const Step& s, u32 head, u32 place) {
-  return s.kv + (u64)head * s.a.head_dim * s.a.capacity + place;
+DEVICE float* cache_of(const Step& s, u32 row) { return s.members ? s.members[row].caches[s.cache] : s.kv; }
+DEVICE float* key_of(const Step& s, float* cache, u32 head, u32 place) {
+  return cache + (u64)head * s.a.head_dim * s.a.capacity + place;
 }
-DEVICE float* value_of(const Step& s, u32 head, u32 place) {
-  return s.kv + ((u64)(s.a.kv_heads + head) * s.a.capacity + place) * s.a.head_dim;
+DEVICE float* value_of(const Step& s, float* cache, u32 head, u32 place) {
+  return cache + ((u64)(s.a.kv_heads + head) * s.a.capacity + place) * s.a.head_dim;
 }
 // Keeps the key in shared memory, and the value that stands at x, of a head.
-DEVICE void keep(const Step& s, const float* key, const float* value, u32 head, u32 place) {
+DEVICE void keep(const Step& s, float* cache, const float* key, const float* value, u32 head, u32 place) {
   for (u32 i = threadIdx.x; i < s.a.head_dim; i += THREADS) {
-    key_of(s, head, place)[(u64)i * s.a.capacity] = key[i];
-    value_of(s, head, place)[i] = __ldcg(value + i);
+    key_of(s, cache, head, place)[(u64)i * s.a.capacity] = key[i];
+    value_of(s, cache, head, place)[i] = __ldcg(value + i);
   }
 }
 
@@ -391,34 +420,35 @@ STEP void store_kv_step(const Step& s, Shared& sm, u32 block, u32 blocks) {
   const Args& a = s.a;
   u32 heads = a.heads + a.kv_heads;
   for (u32 task = block, n = n_rows(s) * heads; task < n; task += blocks) {
-    u32 row = task / heads, head = task % heads, place = first(s) + row;
+    u32 row = task / heads, head = task % heads, place = place_of(s, row);
     float* x = s.act + a.x + (u64)row * a.x_stride;
     turn_head(s, sm, x + head * a.head_dim, place, sm.work.attend.key);
     if (head < a.heads) {
       for (u32 i = threadIdx.x; i < a.head_dim; i += THREADS) x[head * a.head_dim + i] = sm.work.attend.key[i];
     } else {
-      keep(s, sm.work.attend.key, x + (head + a.kv_heads) * a.head_dim, head - a.heads, place);
+      keep(s, s.kv, sm.work.attend.key, x + (head + a.kv_heads) * a.head_dim, head - a.heads, place);
     }
     __syncthreads();
   }
 }
 
 // A head of a row over the cache; a block each. In runs of THREADS positions, with the running maximum and sum of the
-// softmax. With `store` it does the work of store_kv for its single row on the way.
+// softmax. With `store` it does the work of store_kv for a session's single row on the way.
 STEP void attention_step(const Step& s, Shared& sm, u32 block, u32 blocks) {
   const Args& a = s.a;
   u32 dim = a.head_dim, skip = skipped(s), asking = n_rows(s) - skip, group = a.heads / a.kv_heads;
   // Threads share the positions of a run by parts, each of which adds up all the numbers of a head.
   u32 parts = dim < THREADS ? THREADS / dim : 1, part = threadIdx.x / dim; // 0 where dim >= THREADS
   for (u32 task = block; task < asking * a.heads; task += blocks) {
-    u32 row = task / a.heads + skip, head = task % a.heads, kv_head = head / group, place = first(s) + row;
+    u32 row = task / a.heads + skip, head = task % a.heads, kv_head = head / group, place = place_of(s, row);
+    float* cache = cache_of(s, row);
     const float* x = s.act + a.x + (u64)row * a.x_stride;
     const float* own_value = x + (a.heads + a.kv_heads + kv_head) * dim;
     u32 end = a.causal ? place + 1 : n_rows(s), begin = a.window && end > a.window ? end - a.window : 0;
     if (a.store) {
       turn_head(s, sm, x + head * dim, place, sm.work.attend.query);
       turn_head(s, sm, x + (a.heads + kv_head) * dim, place, sm.work.attend.key);
-      if (head % group == 0) keep(s, sm.work.attend.key, own_value, kv_head, place);
+      if (head % group == 0) keep(s, cache, sm.work.attend.key, own_value, kv_head, place);
     } else {
       for (u32 i = threadIdx.x; i < dim; i += THREADS) sm.work.attend.query[i] = __ldcg(x + head * dim + i);
     }
@@ -433,7 +463,7 @@ STEP void attention_step(const Step& s, Shared& sm, u32 block, u32 blocks) {
         if (a.store && at == place) {
           for (u32 i = 0; i < dim; i++) dot += sm.work.attend.query[i] * sm.work.attend.key[i];
         } else {
-          const float* key = key_of(s, kv_head, at);
+          const float* key = key_of(s, cache, kv_head, at);
 #pragma unroll 8
           for (u32 i = 0; i < dim; i++) dot += sm.work.attend.query[i] * __ldcg(key + (u64)i * a.capacity);
         }
@@ -448,7 +478,7 @@ STEP void attention_step(const Step& s, Shared& sm, u32 block, u32 blocks) {
       for (u32 i = threadIdx.x; i < parts * dim; i += THREADS) {
         u32 c = i % dim;
         float sum = sm.work.attend.mixed[i] * fade;
-        const float* value = value_of(s, kv_head, start) + c;
+        const float* value = value_of(s, cache, kv_head, start) + c;
 #pragma unroll 4
         for (u32 j = part; j < stored; j += parts) sum += sm.work.attend.weights[j] * __ldcg(value + (u64)j * dim);
         if (stored < n && stored % parts == part) sum += sm.work.attend.weights[stored] * __ldcg(own_value + c);
@@ -480,11 +510,12 @@ STEP void join_step(const Step& s, Shared& sm, u32 block, u32 blocks) {
   for (u32 i = block * THREADS + threadIdx.x; i < n; i += blocks * THREADS) {
     u32 row = i / a.outputs, c = i % a.outputs;
     // A byte uses the last coarse state whose bytes were all there.
-    u32 complete = (__ldcg(s.st + STATE_FIRST) + skipped(s) + row + 1) / a.divide;
+    u32 place = s.members ? s.members[row].first : __ldcg(s.st + STATE_FIRST) + skipped(s) + row;
+    u32 complete = (place + 1) / a.divide;
     float v;
     if (c < a.inputs) v = __ldcg(x_row(s, row) + c);
     else if (complete == 0) v = __ldg(s.consts + a.start + c - a.inputs);
-    else v = __ldcg(s.act + a.coarse + (u64)(complete - 1) * width + c - a.inputs);
+    else v = __ldcg((s.members ? s.members[row].act : s.act) + a.coarse + (u64)(complete - 1) * width + c - a.inputs);
     y_row(s, row)[c] = v;
   }
 }

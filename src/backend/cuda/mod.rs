@@ -12,5 +12,6 @@ mod model;
 pub(crate) use driver::list;
 pub(crate) use model::CudaModel;
 
-/// How a model decodes: `graph` (the default) or `persistent`, as this environment variable says when it is loaded.
+/// How a model decodes: `graph` or `persistent`, as this environment variable says when it is loaded. Unset: what is
+/// faster then.
 pub(crate) const DECODE: &str = "GRUG_CUDA_DECODE";

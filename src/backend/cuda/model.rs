@@ -2,10 +2,14 @@
 
 use std::ffi::{CStr, CString};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 use super::driver::{Buffer, Gpu, Handle, Module, Stream};
 use super::executor::CudaExecutor;
+use crate::backend::gpu::args::WEIGHT_F32;
 use crate::backend::gpu::{GpuEngine, Kernel, Parts, Plan};
+use crate::backend::{DeviceSampling, Engine};
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -16,7 +20,13 @@ const MAX_HEAD: usize = 1024;
 /// Threads of a block of every kernel.
 pub(super) const THREADS: u32 = 256;
 
-/// How single bytes are run.
+/// Sessions from which products in tiles pay. A tile costs the same however many of its rows are there, and a single
+/// row's kernel costs that much a row: tiles pay about from where half of their rows are there, of the 16 that the
+/// matrix units take, or of the 64 of the tiles that f32 weights pass through.
+const HALF_OF_MATRIX_TILE: usize = 8;
+const HALF_OF_PLAIN_TILE: usize = 32;
+
+/// How single bytes are run. The kernels do the same arithmetic either way, so the results have the same bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Decode {
     /// One graph a byte.
@@ -32,7 +42,9 @@ pub(crate) struct CudaModel {
     pub(super) constants: Buffer,
     functions: [Handle; Kernel::ALL.len()],
     pub(super) run_program: Handle,
-    pub(super) decode: Decode,
+    /// Blocks of the persistent kernel where that decodes; 0: graphs do.
+    persistent_blocks: AtomicU32,
+    pub(super) rows_that_fill_tiles: usize,
     _module: Module,
     parts: Arc<Parts>,
     pub(super) gpu: Arc<Gpu>,
@@ -53,19 +65,27 @@ impl CudaModel {
             *function = module.function(&CString::new(kernel.name()).expect("a name is text"))?;
         }
         let run_program = module.function(c"run_program")?;
-        let decode = match std::env::var(super::DECODE).as_deref() {
-            Err(_) | Ok("" | "graph") => Decode::Graph,
-            Ok("persistent") => {
-                let fit = gpu.blocks_at_once(run_program, THREADS)?.min(1);
-                Decode::Persistent { blocks: (fit * gpu.processors).max(1) }
-            }
-            Ok(other) => {
-                return Err(Error::invalid(format!(
-                    "{}={other}: must be \"graph\" or \"persistent\"",
-                    super::DECODE
-                )));
-            }
+        let wanted = std::env::var(super::DECODE).unwrap_or_default();
+        if !["", "graph", "persistent"].contains(&wanted.as_str()) {
+            return Err(Error::invalid(format!(
+                "{}={wanted}: must be \"graph\" or \"persistent\"",
+                super::DECODE
+            )));
+        }
+        // All blocks must be there at once, to wait for each other.
+        let blocks = match wanted != "graph" && gpu.launches_together() {
+            true => gpu.blocks_at_once(run_program, THREADS)?.min(1) * gpu.processors,
+            false => 0,
         };
+        if wanted == "persistent" && blocks == 0 {
+            return Err(Error::new(
+                ErrorKind::Device,
+                format!(
+                    "CUDA: {}=persistent: this device cannot launch a kernel that waits for itself",
+                    super::DECODE
+                ),
+            ));
+        }
         let parts = Arc::new(Parts::new(file)?);
         let stream = gpu.stream()?;
         let matrices = (0..parts.shapes.len())
@@ -77,16 +97,58 @@ impl CudaModel {
         let constants =
             stream.constant("the model's vectors and tables", bytemuck::cast_slice(&parts.constants))?;
         stream.wait()?;
-        Ok(Arc::new(CudaModel {
+        let model = Arc::new(CudaModel {
             matrices,
             constants,
             functions,
             run_program,
-            decode,
+            persistent_blocks: AtomicU32::new(if wanted == "persistent" { blocks } else { 0 }),
+            rows_that_fill_tiles: if parts.shapes.iter().any(|shape| shape.kind == WEIGHT_F32) {
+                HALF_OF_PLAIN_TILE
+            } else {
+                HALF_OF_MATRIX_TILE
+            },
             _module: module,
             parts,
             gpu,
-        }))
+        });
+        if wanted.is_empty() && blocks > 0 && model.parts.config.is_causal() {
+            model.choose_decode(blocks)?;
+        }
+        Ok(model)
+    }
+
+    /// Decodes a few bytes with graphs and with the persistent kernel, and stays with what was faster.
+    fn choose_decode(self: &Arc<Self>, blocks: u32) -> Result<()> {
+        const BYTES: usize = 8;
+        const ROUNDS: usize = 4;
+        let context = self.parts.config.window_bytes().min(BYTES + 1);
+        let mut engine = self.new_engine(context, false)?;
+        let greedy = DeviceSampling { seed: 0, draws: 0, temperature: 0.0, top_k: 0, top_p: 0.0, min_p: 0.0 };
+        let mut fastest = [Duration::MAX; 2];
+        for _ in 0..ROUNDS {
+            for (way, fastest) in [0, blocks].into_iter().zip(&mut fastest) {
+                self.persistent_blocks.store(way, Ordering::Relaxed);
+                engine.clear();
+                let start = Instant::now();
+                let result = engine.generate(&[0], 1, &greedy, &mut [0; BYTES], None);
+                // A device may refuse the persistent kernel still.
+                if way == 0 || result.is_ok() {
+                    result?;
+                    *fastest = start.elapsed().min(*fastest);
+                }
+            }
+        }
+        let chosen = if fastest[1] < fastest[0] { blocks } else { 0 };
+        self.persistent_blocks.store(chosen, Ordering::Relaxed);
+        Ok(())
+    }
+
+    pub(super) fn decode(&self) -> Decode {
+        match self.persistent_blocks.load(Ordering::Relaxed) {
+            0 => Decode::Graph,
+            blocks => Decode::Persistent { blocks },
+        }
     }
 
     /// A new state for a context of `context` bytes; `padded`: as the configuration says, a window is padded.

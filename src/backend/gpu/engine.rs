@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::plan::{MAX_AHEAD, Plan, dims, state};
+use super::together::MAX_TOGETHER;
 use super::{Executor, Parts};
-use crate::backend::{DeviceSampling, Engine, surprise};
+use crate::backend::{DeviceSampling, Engine, Others, surprise};
 use crate::cancel::Cancel;
 use crate::config::{ModelConfig, VOCAB};
 use crate::error::{Error, ErrorKind, Result};
@@ -17,36 +18,36 @@ use crate::error::{Error, ErrorKind, Result};
 const SUBMISSION_SECONDS: f64 = 0.05;
 
 pub(crate) struct GpuEngine {
-    plan: Arc<Plan>,
-    parts: Arc<Parts>,
-    executor: Box<dyn Executor>,
+    pub(super) plan: Arc<Plan>,
+    pub(super) parts: Arc<Parts>,
+    pub(super) executor: Box<dyn Executor>,
     causal: bool,
-    context: usize,
+    pub(super) context: usize,
     /// Pad a window with zero bytes on the left to this length.
     pad_to: usize,
     /// Bytes taken in, of a causal model.
-    len: usize,
+    pub(super) len: usize,
     /// Whether the device holds the state of the last byte taken in; whether `logits` are those after it.
-    states_ready: bool,
-    logits_ready: bool,
-    logits: [f32; VOCAB],
+    pub(super) states_ready: bool,
+    pub(super) logits_ready: bool,
+    pub(super) logits: [f32; VOCAB],
     /// The normalized state that they came from.
-    embedding: Vec<f32>,
+    pub(super) embedding: Vec<f32>,
     /// Bytes of the next submission of `generate`.
     ahead: usize,
-    beyond: Option<Beyond>,
+    pub(super) beyond: Option<Beyond>,
 }
 
 /// What single bytes that follow each other have led to: bytes chosen beyond the one that was asked for.
 #[derive(Clone)]
-struct Beyond {
+pub(super) struct Beyond {
     /// The call that is expected next,
-    context: Vec<u8>,
-    sampling: DeviceSampling,
+    pub context: Vec<u8>,
+    pub sampling: DeviceSampling,
     /// and its answer, if it was computed, and those of the calls after it.
-    bytes: VecDeque<u8>,
+    pub bytes: VecDeque<u8>,
     /// How many bytes to compute once there are no more.
-    next: usize,
+    pub next: usize,
 }
 
 impl GpuEngine {
@@ -76,7 +77,7 @@ impl GpuEngine {
     }
 
     /// Runs a program on so many rows at positions `first..`.
-    fn run(&mut self, program: &[Range<usize>], first: usize, rows: usize) -> Result<()> {
+    pub(super) fn run(&mut self, program: &[Range<usize>], first: usize, rows: usize) -> Result<()> {
         let dims = dims(&self.parts.config, first, rows)?;
         self.executor.run(&self.plan, program, &dims)
     }
@@ -95,7 +96,7 @@ impl GpuEngine {
     }
 
     /// The pass that starts at this position, and with this one of the bytes on the device.
-    fn write_position(&mut self, first: usize, base: usize) -> Result<()> {
+    pub(super) fn write_position(&mut self, first: usize, base: usize) -> Result<()> {
         self.executor.write_state(state::FIRST, &[first as u32, base as u32])
     }
 
@@ -129,7 +130,7 @@ impl GpuEngine {
         sampling: &DeviceSampling,
         out: &mut [u8],
     ) -> (usize, usize) {
-        let expected = |b: &Beyond| new == 1 && b.sampling == *sampling && b.context == context;
+        let expected = |b: &Beyond| new <= 1 && b.sampling == *sampling && b.context == context;
         let Some(mut beyond) = self.beyond.take().filter(expected) else { return (0, 1) };
         let n = out.len().min(beyond.bytes.len());
         if n == 0 {
@@ -186,22 +187,7 @@ impl GpuEngine {
             ((0..n).flat_map(|_| pass()).collect(), 0, rows, rows)
         };
         (self.states_ready, self.logits_ready) = (false, false);
-        let (draws, seed) = (sampling.draws, sampling.seed);
-        self.executor.write_state(
-            state::DRAWS,
-            &[
-                draws as u32,
-                (draws >> 32) as u32,
-                seed as u32,
-                (seed >> 32) as u32,
-                sampling.temperature.to_bits(),
-                sampling.top_k,
-                sampling.top_p.to_bits(),
-                sampling.min_p.to_bits(),
-                0,
-                0,
-            ],
-        )?;
+        self.executor.write_state(state::DRAWS, &[&sampling_words(sampling)[..], &[0, 0]].concat())?;
         let start = Instant::now();
         self.run(&program, first, rows)?;
         let mut status = [0; 2];
@@ -226,6 +212,21 @@ impl GpuEngine {
     }
 }
 
+/// The words of the state from [`state::DRAWS`] on.
+pub(super) fn sampling_words(sampling: &DeviceSampling) -> [u32; 8] {
+    let (draws, seed) = (sampling.draws, sampling.seed);
+    [
+        draws as u32,
+        (draws >> 32) as u32,
+        seed as u32,
+        (seed >> 32) as u32,
+        sampling.temperature.to_bits(),
+        sampling.top_k,
+        sampling.top_p.to_bits(),
+        sampling.min_p.to_bits(),
+    ]
+}
+
 impl Engine for GpuEngine {
     fn feed(&mut self, context: &[u8], new: usize, cancel: Option<&Cancel>) -> Result<()> {
         self.logits_ready = false;
@@ -235,6 +236,8 @@ impl Engine for GpuEngine {
         }
         self.states_ready = false;
         let bytes = &context[context.len() - new..];
+        // An error may have left more here than the session counts.
+        self.len = context.len() - new;
         self.write_bytes(self.len, bytes.iter().copied())?;
         let mut at = self.len;
         for (i, chunk) in bytes.chunks(self.plan.rows).enumerate() {
@@ -251,6 +254,14 @@ impl Engine for GpuEngine {
         self.len = at;
         self.states_ready = true;
         Ok(())
+    }
+
+    fn max_together(&self) -> usize {
+        if self.causal { self.plan.rows.min(MAX_TOGETHER) } else { 1 }
+    }
+
+    fn feed_together(&mut self, context: &[u8], others: &mut dyn Others) -> Result<()> {
+        self.step_together(context, others)
     }
 
     fn logits(&mut self, context: &[u8], cancel: Option<&Cancel>) -> Result<&[f32; VOCAB]> {

@@ -13,24 +13,44 @@ pub(crate) mod args;
 mod engine;
 mod layout;
 mod plan;
+mod together;
 mod weights;
 
 pub(crate) use engine::{GpuEngine, check_bytes, self_check};
 pub(crate) use plan::{Kernel, MAX_AHEAD, Op, Plan, state};
+#[cfg(feature = "cuda")]
+pub(crate) use together::MAX_TOGETHER;
+pub(crate) use together::{Others, Row};
 pub(crate) use weights::Parts;
 
+use std::any::Any;
 use std::ops::Range;
 
 use crate::error::Result;
 
 /// Runs the steps of a plan on a device, in order, on the buffers of one session.
-pub(crate) trait Executor: Send {
+pub(crate) trait Executor: Send + Any {
     /// Sets the words of the state from `at`.
     fn write_state(&mut self, at: usize, words: &[u32]) -> Result<()>;
 
     /// Runs these ranges of the plan's steps, one after the other. `dims` are the numbers of rows that the steps refer
     /// to. Does not wait.
     fn run(&mut self, plan: &Plan, program: &[Range<usize>], dims: &[u32]) -> Result<()>;
+
+    /// From how many rows on products in tiles pay.
+    fn rows_that_fill_tiles(&self) -> usize;
+
+    /// Runs ranges of the plan's [`few`](Plan::few) or [`many`](Plan::many) steps, the first row for this session, and
+    /// one for each of the others, whose plans are the same. Where `chosen` has room for them, waits, and writes what
+    /// was chosen for each row: a byte, or something larger where none was.
+    fn run_together(
+        &mut self,
+        plan: &Plan,
+        program: &[Range<usize>],
+        rows: &[Row],
+        others: &mut dyn Others,
+        chosen: &mut [u32],
+    ) -> Result<()>;
 
     /// Waits, and reads words of the state, from each of these places on.
     fn read_state(&mut self, reads: &mut [(usize, &mut [u32])]) -> Result<()>;

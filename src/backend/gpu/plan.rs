@@ -107,6 +107,19 @@ pub(crate) struct Op {
     pub weights: Option<usize>,
     /// Which of the caches.
     pub cache: Option<usize>,
+    /// Where each row is another session's: the step that does the same for the one row of a session.
+    pub alone: Option<usize>,
+}
+
+/// The steps of a pass with a row for each of several sessions, by what they are for a single row. Those that have to
+/// do with what a session remembers have a twin for that session [`alone`](Op::alone); the others see rows.
+#[derive(Debug)]
+pub(crate) struct Together {
+    pub step: Range<usize>,
+    pub join: Range<usize>,
+    pub head: Range<usize>,
+    pub embedding: Range<usize>,
+    pub sample: Range<usize>,
 }
 
 /// Which dimension holds a number of rows; the one after it holds that number less one.
@@ -140,6 +153,11 @@ pub(crate) struct Plan {
     pub embedding: Range<usize>,
     /// Chooses a byte after a pass of many rows, or of one.
     pub sample: Range<usize>,
+    /// A causal model's passes with a row for each of several sessions: the products of few rows are those of a single
+    /// row, many times,
+    pub few: Together,
+    /// and those of many rows are made in tiles.
+    pub many: Together,
     /// Numbers of activations.
     pub activations: usize,
     /// Numbers in each cache of keys and values.

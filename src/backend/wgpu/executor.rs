@@ -1,5 +1,6 @@
 //! The buffers of one session, and the steps of its plan as commands.
 
+use std::any::Any;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::mpsc;
@@ -8,7 +9,7 @@ use wgpu::BufferUsages;
 
 use super::model::WgpuModel;
 use crate::backend::gpu::args::Args;
-use crate::backend::gpu::{Executor, Kernel, MAX_AHEAD, Op, Plan, state};
+use crate::backend::gpu::{Executor, Kernel, MAX_AHEAD, Op, Others, Plan, Row, state};
 use crate::config::VOCAB;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -20,7 +21,11 @@ struct Command {
 
 pub(super) struct WgpuExecutor {
     model: Arc<WgpuModel>,
-    commands: Vec<Command>,
+    /// For each step of the plan, once it is to run.
+    commands: Vec<Option<Command>>,
+    /// Where each step's arguments stand, so far from one to the next.
+    args: wgpu::Buffer,
+    args_stride: u64,
     activations: wgpu::Buffer,
     caches: Vec<wgpu::Buffer>,
     state: wgpu::Buffer,
@@ -40,7 +45,7 @@ fn workgroups(op: &Op, dims: &[u32]) -> [u32; 2] {
     match op.kernel {
         Kernel::Embed => [args.outputs.div_ceil(64), rows],
         Kernel::Pad => [args.inputs.div_ceil(64), 2 * args.pad],
-        Kernel::Linear => [args.outputs.div_ceil(8), 1],
+        Kernel::Linear => [args.outputs.div_ceil(8), rows],
         Kernel::Matmul => [args.outputs.div_ceil(64), rows.div_ceil(64)],
         Kernel::Norm | Kernel::Activate => [rows, 1],
         Kernel::StoreKv => [args.heads + args.kv_heads, rows],
@@ -49,6 +54,28 @@ fn workgroups(op: &Op, dims: &[u32]) -> [u32; 2] {
         Kernel::Join => [args.outputs.div_ceil(64), rows],
         Kernel::Sample => [1, 1],
     }
+}
+
+/// Sessions from which products in tiles pay: a tile costs the same however many of its 64 rows are there, and a single
+/// row's kernel costs that much a row.
+const HALF_OF_TILE: usize = 32;
+
+/// Copies numbers between buffers, from and to these bytes.
+fn copy(
+    encoder: &mut wgpu::CommandEncoder,
+    from: (&wgpu::Buffer, u64),
+    to: (&wgpu::Buffer, u64),
+    numbers: u32,
+) {
+    if numbers > 0 {
+        encoder.copy_buffer_to_buffer(from.0, from.1, to.0, to.1, Some(4 * numbers as u64));
+    }
+}
+
+/// The session of row `row`, which is not the first.
+fn other(others: &mut dyn Others, row: usize) -> &mut WgpuExecutor {
+    let executor: &mut dyn Any = others.get(row - 1);
+    executor.downcast_mut().expect("executors of one model are of one kind")
 }
 
 impl WgpuExecutor {
@@ -75,8 +102,7 @@ impl WgpuExecutor {
         let largest = gpu.limits.max_compute_workgroups_per_dimension;
         // The most rows that a pass can have bound every other.
         let rows = (plan.rows as u32).max(1);
-        let mut commands = Vec::with_capacity(plan.ops.len());
-        for (i, op) in plan.ops.iter().enumerate() {
+        for op in &plan.ops {
             let dims = vec![rows; op.args.rows.max(op.args.skip) as usize + 1];
             if workgroups(op, &dims).iter().any(|&n| n > largest) {
                 return Err(Error::new(
@@ -84,9 +110,31 @@ impl WgpuExecutor {
                     format!("wgpu: kernel {:?} would need more than {largest} workgroups", op.kernel.name()),
                 ));
             }
+        }
+        Ok(WgpuExecutor {
+            model: model.clone(),
+            commands: plan.ops.iter().map(|_| None).collect(),
+            args,
+            args_stride: stride,
+            activations,
+            caches,
+            state,
+            staging,
+            dims: Vec::new(),
+        })
+    }
+
+    /// Makes the commands of these steps, where that was not done before.
+    fn prepare(&mut self, plan: &Plan, ops: impl Iterator<Item = usize>) -> Result<()> {
+        let model = &self.model;
+        for i in ops {
+            if self.commands[i].is_some() {
+                continue;
+            }
+            let op = &plan.ops[i];
             let weights = op.weights.map_or(&model.unread, |index| &model.matrices[index]);
-            let cache = op.cache.map_or(&model.unwritten, |index| &caches[index]);
-            let buffers = [weights, &model.constants, &activations, cache, &state];
+            let cache = op.cache.map_or(&model.unwritten, |index| &self.caches[index]);
+            let buffers = [weights, &model.constants, &self.activations, cache, &self.state];
             let mut entries: Vec<_> = buffers
                 .iter()
                 .enumerate()
@@ -98,43 +146,101 @@ impl WgpuExecutor {
             entries.push(wgpu::BindGroupEntry {
                 binding: 5,
                 resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
-                    buffer: &args,
-                    offset: i as u64 * stride,
-                    size: std::num::NonZeroU64::new(size),
+                    buffer: &self.args,
+                    offset: i as u64 * self.args_stride,
+                    size: std::num::NonZeroU64::new(4 * Args::NAMES.len() as u64),
                 }),
             });
-            let bindings = gpu.guarded("binding a step", || {
-                gpu.device.create_bind_group(&wgpu::BindGroupDescriptor {
+            let bindings = model.gpu.guarded("binding a step", || {
+                model.gpu.device.create_bind_group(&wgpu::BindGroupDescriptor {
                     label: None,
                     layout: &model.layout,
                     entries: &entries,
                 })
             })?;
-            commands.push(Command { pipeline: model.pipeline(plan, op)?, bindings });
+            self.commands[i] = Some(Command { pipeline: model.pipeline(plan, op)?, bindings });
         }
-        Ok(WgpuExecutor {
-            model: model.clone(),
-            commands,
-            activations,
-            caches,
-            state,
-            staging,
-            dims: Vec::new(),
-        })
+        Ok(())
     }
 
-    /// Reads words of a buffer, from each of these places on.
-    fn read<T: bytemuck::Pod>(&self, buffer: &wgpu::Buffer, reads: &mut [(usize, &mut [T])]) -> Result<()> {
+    /// Puts a step that was prepared into a pass.
+    fn encode(&self, pass: &mut wgpu::ComputePass<'_>, plan: &Plan, op: usize, dims: &[u32]) {
+        let [x, y] = workgroups(&plan.ops[op], dims);
+        if let Some(command) = self.commands[op].as_ref().filter(|_| x * y > 0) {
+            pass.set_pipeline(&command.pipeline);
+            pass.set_bind_group(0, &command.bindings, &[]);
+            pass.dispatch_workgroups(x, y, 1);
+        }
+    }
+
+    fn write_dims(&mut self, dims: &[u32]) -> Result<()> {
+        if self.dims != dims {
+            self.write_state(state::DIMS, dims)?;
+            self.dims = dims.to_vec();
+        }
+        Ok(())
+    }
+
+    /// Puts what a row is about into this session's state.
+    fn write_row(&mut self, plan: &Plan, row: &Row) -> Result<()> {
+        if self.dims.is_empty() {
+            self.write_dims(&[0, 1])?;
+        }
+        self.write_state(plan.bytes + row.first as usize, &[row.byte])?;
+        let mut words = [0; state::CHOSEN + 1];
+        (words[state::FIRST], words[state::BASE]) = (row.first, row.first);
+        words[state::DRAWS..state::FAILED].copy_from_slice(&row.sampling.unwrap_or_default());
+        self.write_state(state::FIRST, &words)
+    }
+
+    /// A step that every session does with what it remembers: each has its row brought to it, and hands back the result.
+    fn encode_alone(
+        &self,
+        encoder: &mut wgpu::CommandEncoder,
+        plan: &Plan,
+        op: usize,
+        rows: &[Row],
+        others: &mut dyn Others,
+    ) {
+        const ALONE: [u32; 2] = [0, 1];
+        let Op { args, kernel, alone: Some(alone), .. } = &plan.ops[op] else { return };
+        // The first row is where this session's own one is.
+        if args.x_shift == 0 {
+            for row in 1..rows.len() {
+                let from = (args.x + row as u32 * args.x_stride) as u64 * 4;
+                let to = &other(others, row).activations;
+                copy(encoder, (&self.activations, from), (to, 4 * args.x as u64), args.x_stride);
+            }
+        }
+        {
+            let mut pass = encoder.begin_compute_pass(&Default::default());
+            for (i, _) in
+                rows.iter().enumerate().filter(|(_, row)| *kernel != Kernel::Sample || row.sampling.is_some())
+            {
+                let session = if i == 0 { self } else { other(others, i) };
+                session.encode(&mut pass, plan, *alone, &ALONE);
+            }
+        }
+        if args.y_shift == 0 {
+            for row in 1..rows.len() {
+                let to = (args.y + row as u32 * args.y_stride) as u64 * 4;
+                let from = &other(others, row).activations;
+                copy(encoder, (from, 4 * args.y as u64), (&self.activations, to), args.y_stride);
+            }
+        }
+    }
+
+    /// Reads words of buffers, from each of these places on.
+    fn read<T: bytemuck::Pod>(&self, reads: &mut [(&wgpu::Buffer, usize, &mut [T])]) -> Result<()> {
         let gpu = &self.model.gpu;
-        let total = reads.iter().map(|(_, words)| size_of_val(&**words) as u64).sum();
+        let total = reads.iter().map(|(_, _, words)| size_of_val(&**words) as u64).sum();
         let (sender, receiver) = mpsc::channel();
         gpu.guarded("reading results", || {
             let mut encoder = gpu.device.create_command_encoder(&Default::default());
             let mut at = 0;
-            for (start, words) in reads.iter() {
-                let len = size_of_val(&**words) as u64;
-                encoder.copy_buffer_to_buffer(buffer, 4 * *start as u64, &self.staging, at, Some(len));
-                at += len;
+            for (buffer, start, words) in reads.iter() {
+                copy(&mut encoder, (buffer, 4 * *start as u64), (&self.staging, at), words.len() as u32);
+                at += size_of_val(&**words) as u64;
             }
             gpu.queue.submit([encoder.finish()]);
             self.staging.map_async(wgpu::MapMode::Read, 0..total, move |result| {
@@ -151,7 +257,7 @@ impl WgpuExecutor {
         }
         let view = self.staging.get_mapped_range(0..total).map_err(|e| failed(e.to_string()))?;
         let mut bytes = &view[..];
-        for (_, words) in reads.iter_mut() {
+        for (_, _, words) in reads.iter_mut() {
             let (now, rest) = bytes.split_at(size_of_val(&**words));
             bytemuck::cast_slice_mut(words).copy_from_slice(now);
             bytes = rest;
@@ -171,36 +277,84 @@ impl Executor for WgpuExecutor {
     }
 
     fn run(&mut self, plan: &Plan, program: &[Range<usize>], dims: &[u32]) -> Result<()> {
-        if self.dims != dims {
-            self.write_state(state::DIMS, dims)?;
-            self.dims = dims.to_vec();
-        }
+        self.write_dims(dims)?;
+        self.prepare(plan, program.iter().cloned().flatten())?;
         let gpu = &self.model.gpu;
         gpu.guarded("running the model", || {
             let mut encoder = gpu.device.create_command_encoder(&Default::default());
             {
                 let mut pass = encoder.begin_compute_pass(&Default::default());
-                for op in program.iter().cloned().flatten() {
-                    let command = &self.commands[op];
-                    let [x, y] = workgroups(&plan.ops[op], dims);
-                    if x * y == 0 {
-                        continue;
-                    }
-                    pass.set_pipeline(&command.pipeline);
-                    pass.set_bind_group(0, &command.bindings, &[]);
-                    pass.dispatch_workgroups(x, y, 1);
-                }
+                program.iter().cloned().flatten().for_each(|op| self.encode(&mut pass, plan, op, dims));
             }
             gpu.queue.submit([encoder.finish()]);
         })
     }
 
+    fn rows_that_fill_tiles(&self) -> usize {
+        HALF_OF_TILE
+    }
+
+    fn run_together(
+        &mut self,
+        plan: &Plan,
+        program: &[Range<usize>],
+        rows: &[Row],
+        others: &mut dyn Others,
+        chosen: &mut [u32],
+    ) -> Result<()> {
+        let n = rows.len() as u32;
+        let dims = [0, 1, n, n - 1];
+        let steps = || program.iter().cloned().flatten();
+        let alone = || steps().filter_map(|op| plan.ops[op].alone);
+        self.write_dims(&dims)?;
+        self.write_row(plan, &rows[0])?;
+        self.prepare(plan, steps().filter(|&op| plan.ops[op].alone.is_none()).chain(alone()))?;
+        for (i, row) in rows.iter().enumerate().skip(1) {
+            let session = other(others, i);
+            session.write_row(plan, row)?;
+            session.prepare(plan, alone())?;
+        }
+        let gpu = &self.model.gpu;
+        gpu.guarded("running the model", || {
+            let mut encoder = gpu.device.create_command_encoder(&Default::default());
+            for op in steps() {
+                if plan.ops[op].alone.is_some() {
+                    self.encode_alone(&mut encoder, plan, op, rows, others);
+                } else {
+                    let mut pass = encoder.begin_compute_pass(&Default::default());
+                    self.encode(&mut pass, plan, op, &dims);
+                }
+            }
+            gpu.queue.submit([encoder.finish()]);
+        })?;
+        if !chosen.is_empty() {
+            // Whether each chose one, and which.
+            let mut words = vec![[0; 2]; rows.len()];
+            let states: Vec<_> = (0..rows.len())
+                .map(|i| if i == 0 { self.state.clone() } else { other(others, i).state.clone() })
+                .collect();
+            let mut reads: Vec<_> = Vec::with_capacity(2 * rows.len());
+            for ((state, row), words) in states.iter().zip(rows).zip(&mut words) {
+                let [done, byte] = words;
+                reads.push((state, state::CHOSEN, std::slice::from_mut(done)));
+                reads.push((state, plan.bytes + row.first as usize + 1, std::slice::from_mut(byte)));
+            }
+            self.read(&mut reads)?;
+            for (chosen, [done, byte]) in chosen.iter_mut().zip(words) {
+                *chosen = if done == 1 { byte } else { u32::MAX };
+            }
+        }
+        Ok(())
+    }
+
     fn read_state(&mut self, reads: &mut [(usize, &mut [u32])]) -> Result<()> {
-        self.read(&self.state, reads)
+        self.read(&mut Vec::from_iter(reads.iter_mut().map(|(at, words)| (&self.state, *at, &mut **words))))
     }
 
     fn read_activations(&mut self, reads: &mut [(usize, &mut [f32])]) -> Result<()> {
-        self.read(&self.activations, reads)
+        self.read(&mut Vec::from_iter(
+            reads.iter_mut().map(|(at, words)| (&self.activations, *at, &mut **words)),
+        ))
     }
 
     fn wait(&mut self) -> Result<()> {

@@ -176,7 +176,7 @@ fn pad_sides(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_ind
   act[to + c] = v;
 }
 
-// ---- linear: a matrix times one row; outputs / ROWS workgroups -----------------------------------------------------
+// ---- linear: a matrix times rows, one by one; (outputs / ROWS, rows) workgroups ------------------------------------------------
 
 const ROWS: u32 = 8u;
 const LANES: u32 = 16u;  // that share an output
@@ -207,7 +207,7 @@ fn dot_vector(w: vec4<u32>, k: u32) -> f32 {
 
 @compute @workgroup_size(128)
 fn linear(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) tid: u32) {
-  let x = x_row(0u);
+  let x = x_row(wg.y);
   let per = per_vector(WEIGHT);
   let lane = tid % LANES;
   let output = wg.x * ROWS + tid / LANES;
@@ -229,7 +229,7 @@ fn linear(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index)
   workgroupBarrier();
   if (lane != 0u || output >= a.outputs) { return; }
   for (var i = 1u; i < LANES; i++) { sum += red[tid + i]; }
-  finish(0u, output, sum);
+  finish(wg.y, output, sum);
 }
 
 fn finish(row: u32, output: u32, sum: f32) {

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::steps::{epilogue, norm_args, op, vector};
-use super::{BYTES, COARSE, Dim, Kernel, MAX_AHEAD, ONE, Op, Plan, dims, state};
+use super::{BYTES, COARSE, Dim, Kernel, MAX_AHEAD, ONE, Op, Plan, Together, dims, state};
 use crate::backend::gpu::args::*;
 use crate::backend::gpu::layout::{Arena, Rows};
 use crate::backend::gpu::weights::{Part, Parts, Tables};
@@ -150,10 +150,24 @@ impl<'a> Builder<'a> {
             let rows = if causal { ONE } else { BYTES };
             let mut op = op(Kernel::Sample);
             (op.args.rows, op.args.causal) = (rows.0, causal as u32);
-            op.args.x = b.places.logits as u32;
+            Rows::new(b.places.logits, VOCAB).as_input(&mut op.args);
             b.ops.push(op);
             Ok(())
         })?;
+        let [few, many] = [false, true].map(|in_tiles| {
+            // A window is many rows already.
+            let mut each = |single: &Range<usize>| match causal {
+                true => self.for_each_session(single, in_tiles),
+                false => 0..0,
+            };
+            Together {
+                step: each(&step),
+                join: each(&join),
+                head: each(&head),
+                embedding: each(&embedding),
+                sample: each(&sample),
+            }
+        });
         let n_dims = dims(config, 0, self.context)?.len();
         let positions = config.frontend_len(self.context)?;
         let coarse = config.aggregated_len(positions)?;
@@ -176,6 +190,8 @@ impl<'a> Builder<'a> {
             head,
             embedding,
             sample,
+            few,
+            many,
             activations: self.arena.len(),
             caches,
             logits: self.places.logits,
@@ -391,7 +407,7 @@ impl<'a> Builder<'a> {
             sin: tables.sin,
             ..Args::default()
         };
-        let mut store = Op { kernel: Kernel::StoreKv, args: attention, weights: None, cache: Some(cache) };
+        let mut store = Op { args: attention, cache: Some(cache), ..op(Kernel::StoreKv) };
         qkv.as_input(&mut store.args);
         let mut attend = Op { kernel: Kernel::Attention, ..store.clone() };
         mixed.as_result(&mut attend.args);

@@ -1,7 +1,9 @@
 //! Single steps: products, norms, copies, and what they have as their arguments.
 
+use std::ops::Range;
+
 use super::build::Builder;
-use super::{Dim, Kernel, Op};
+use super::{BYTES, Dim, Kernel, Op};
 use crate::backend::gpu::args::*;
 use crate::backend::gpu::layout::Rows;
 use crate::backend::gpu::weights::Part;
@@ -28,28 +30,50 @@ impl Builder<'_> {
 
     /// A product; `args` says what comes before and after it.
     pub(super) fn linear(&mut self, linear: &LinearTensors<Part>, x: Rows, y: Rows, dim: Dim, args: Args) {
-        let mut op = op(if self.single { Kernel::Linear } else { Kernel::Matmul });
+        let mut op = op(Kernel::Linear);
         op.args = Args { rows: dim.0, bias: linear.bias.map_or(NONE, vector), ..args };
         let shape = self.set_weight(&mut op, linear.weight);
         (op.args.inputs, op.args.outputs) = (shape.1 as u32, shape.0 as u32);
-        let mut input = x;
-        if !self.single && args.prologue != PROLOGUE_NONE {
-            // Many rows: what the prologue makes is written down once.
-            let kernel = if args.prologue == PROLOGUE_NORM { Kernel::Norm } else { Kernel::Activate };
+        x.as_input(&mut op.args);
+        y.as_result(&mut op.args);
+        if self.single { self.ops.push(op) } else { self.push_in_tiles(op) }
+    }
+
+    /// A product of many rows: what the prologue makes is written down once.
+    fn push_in_tiles(&mut self, mut op: Op) {
+        op.kernel = Kernel::Matmul;
+        if op.args.prologue != PROLOGUE_NONE {
+            let kernel = if op.args.prologue == PROLOGUE_NORM { Kernel::Norm } else { Kernel::Activate };
             let at = if kernel == Kernel::Norm { self.places.normed } else { self.places.gated };
-            let made = Rows::new(at, shape.1);
-            let mut before = Op { kernel, args: op.args, weights: None, cache: None };
-            before.args.outputs = shape.1 as u32;
+            let made = Rows::new(at, op.args.inputs as usize);
+            let mut before = Op { kernel, weights: None, ..op.clone() };
+            before.args.outputs = op.args.inputs;
             (before.args.add, before.args.positions) = (0, NONE);
-            x.as_input(&mut before.args);
             made.as_result(&mut before.args);
             self.ops.push(before);
             op.args.prologue = PROLOGUE_NONE;
-            input = made;
+            made.as_input(&mut op.args);
         }
-        input.as_input(&mut op.args);
-        y.as_result(&mut op.args);
         self.ops.push(op);
+    }
+
+    /// These steps of a single row, for a row each of several sessions.
+    pub(super) fn for_each_session(&mut self, single: &Range<usize>, in_tiles: bool) -> Range<usize> {
+        let start = self.ops.len();
+        for i in single.clone() {
+            let mut op = self.ops[i].clone();
+            op.args.rows = BYTES.0;
+            let remembers =
+                matches!(op.kernel, Kernel::Embed | Kernel::Attention | Kernel::Join | Kernel::Sample);
+            if remembers || op.args.x_shift + op.args.y_shift > 0 || op.args.positions != NONE {
+                op.alone = Some(i);
+            } else if in_tiles && op.kernel == Kernel::Linear {
+                self.push_in_tiles(op);
+                continue;
+            }
+            self.ops.push(op);
+        }
+        start..self.ops.len()
     }
 
     pub(super) fn norm(
@@ -100,7 +124,7 @@ impl Builder<'_> {
 }
 
 pub(super) fn op(kernel: Kernel) -> Op {
-    Op { kernel, args: Args::default(), weights: None, cache: None }
+    Op { kernel, args: Args::default(), weights: None, cache: None, alone: None }
 }
 
 pub(super) fn vector(part: Part) -> u32 {

@@ -1,0 +1,163 @@
+//! Several sessions of one model that take in a byte each, in one pass with a row for each.
+
+use std::any::Any;
+
+use super::Executor;
+use super::engine::{Beyond, GpuEngine, sampling_words};
+use crate::backend::{DeviceSampling, Engine, Others as OtherEngines};
+use crate::config::VOCAB;
+use crate::error::{Error, ErrorKind, Result};
+
+/// Most sessions of a pass: four tiles of a product on CUDA's matrix units.
+pub(crate) const MAX_TOGETHER: usize = 64;
+
+/// One session's row of a pass.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Row {
+    /// Where it stands,
+    pub first: u32,
+    /// and the byte that it takes in.
+    pub byte: u32,
+    /// The words of the state from [`state::DRAWS`](super::state::DRAWS) on, where a byte is to be chosen.
+    pub sampling: Option<[u32; 8]>,
+}
+
+/// The executors of the rows after the first.
+pub(crate) trait Others {
+    fn get(&mut self, i: usize) -> &mut dyn Executor;
+}
+
+/// The sessions of a pass after the first: some of those that were to go together.
+struct Members<'a> {
+    all: &'a mut dyn OtherEngines,
+    chosen: Vec<usize>,
+}
+
+impl Members<'_> {
+    fn engine(&mut self, i: usize) -> (&mut GpuEngine, &[u8]) {
+        let (engine, context) = self.all.get(self.chosen[i]);
+        (gpu(engine), context)
+    }
+}
+
+impl Others for Members<'_> {
+    fn get(&mut self, i: usize) -> &mut dyn Executor {
+        &mut *self.engine(i).0.executor
+    }
+}
+
+fn gpu(engine: &mut dyn Engine) -> &mut GpuEngine {
+    let engine: &mut dyn Any = engine;
+    engine.downcast_mut().expect("engines of one model are of one kind")
+}
+
+impl GpuEngine {
+    /// [`Engine::feed_together`]. What a device can choose it has chosen then; the others have their logits.
+    pub(super) fn step_together(&mut self, context: &[u8], others: &mut dyn OtherEngines) -> Result<()> {
+        let mut members = Members { chosen: Vec::new(), all: others };
+        for i in 0..members.all.len() {
+            let (engine, theirs) = members.all.get(i);
+            // The steps of another context have other places.
+            if gpu(engine).context == self.context && self.max_together() > 1 {
+                members.chosen.push(i);
+            } else {
+                engine.feed(theirs, 1, None)?;
+            }
+        }
+        if members.chosen.is_empty() {
+            return self.feed(context, 1, None);
+        }
+        let mut samplings = vec![members.all.sampling(0)];
+        samplings.extend(members.chosen.iter().map(|i| members.all.sampling(i + 1)));
+        let result = self.pass_together(context, &samplings, &mut members);
+        if result.is_err() {
+            // No session's memory may still be in use when it is gone. What waiting says is said already.
+            let _ = self.executor.wait();
+        }
+        result
+    }
+
+    fn pass_together(
+        &mut self,
+        context: &[u8],
+        samplings: &[Option<DeviceSampling>],
+        members: &mut Members<'_>,
+    ) -> Result<()> {
+        let row = |context: &[u8], sampling: &Option<DeviceSampling>| Row {
+            first: context.len() as u32 - 1,
+            byte: context[context.len() - 1].into(),
+            sampling: sampling.as_ref().map(sampling_words),
+        };
+        let mut rows = vec![row(context, &samplings[0])];
+        self.forget_prediction(context.len() - 1);
+        for (i, sampling) in samplings[1..].iter().enumerate() {
+            let (engine, context) = members.engine(i);
+            engine.forget_prediction(context.len() - 1);
+            rows.push(row(context, sampling));
+        }
+
+        let plan = self.plan.clone();
+        let n = rows.len();
+        let steps = if n < self.executor.rows_that_fill_tiles() { &plan.few } else { &plan.many };
+        let mut rest = vec![steps.join.clone(), steps.head.clone()];
+        let all_choose = samplings.iter().all(Option::is_some);
+        if !all_choose {
+            rest.push(steps.embedding.clone());
+        }
+        rest.push(steps.sample.clone());
+        let mut chosen = vec![u32::MAX; n];
+        // Rows of the aggregated stream are rare: each session computes its own.
+        let stride = self.parts.config.aggregated_stream.as_ref().map(|agg| agg.stride as u32);
+        let coarse = |row: &Row| stride.is_some_and(|stride| (row.first + 1).is_multiple_of(stride));
+        if rows.iter().any(coarse) {
+            self.executor.run_together(&plan, std::slice::from_ref(&steps.step), &rows, members, &mut [])?;
+            self.executor.wait()?;
+            for (i, row) in rows.iter().enumerate().filter(|(_, row)| coarse(row)) {
+                let engine = if i == 0 { &mut *self } else { members.engine(i - 1).0 };
+                engine.write_position(row.first as usize, row.first as usize)?;
+                engine.run(std::slice::from_ref(&plan.coarse), row.first as usize, 1)?;
+            }
+        } else {
+            rest.insert(0, steps.step.clone());
+        }
+        self.executor.run_together(&plan, &rest, &rows, members, &mut chosen)?;
+
+        let (mut logits, mut states) = (Vec::new(), Vec::new());
+        let width = plan.states_width;
+        if !all_choose {
+            logits.resize(n * VOCAB, 0.0);
+            states.resize(n * width, 0.0);
+            let mut reads = [(plan.logits, &mut logits[..]), (plan.normed, &mut states[..])];
+            self.executor.read_activations(&mut reads)?;
+        }
+        if chosen.iter().zip(samplings).any(|(&byte, s)| s.is_some() && byte > 255 && byte != u32::MAX) {
+            return Err(Error::new(ErrorKind::Device, "the device returned something that is no byte"));
+        }
+        for (i, sampling) in samplings.iter().enumerate() {
+            let (engine, context) = if i == 0 { (&mut *self, context) } else { members.engine(i - 1) };
+            engine.len = context.len();
+            match sampling {
+                // What it could not choose from, `generate` sees again.
+                Some(_) if chosen[i] > 255 => {}
+                Some(sampling) => {
+                    let bytes = [chosen[i] as u8].into();
+                    engine.beyond =
+                        Some(Beyond { context: context.to_vec(), sampling: *sampling, bytes, next: 1 });
+                }
+                None => {
+                    engine.logits.copy_from_slice(&logits[i * VOCAB..][..VOCAB]);
+                    engine.embedding.copy_from_slice(&states[i * width..][..width]);
+                    engine.logits_ready = true;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A byte is to be taken in at this position.
+    fn forget_prediction(&mut self, len: usize) {
+        self.len = len;
+        self.beyond = None;
+        (self.states_ready, self.logits_ready) = (false, false);
+    }
+}
