@@ -16,7 +16,36 @@ type Result<T> = std::result::Result<T, String>;
 
 /// Reads a value from TOML text. The error is a sentence without an end.
 pub(crate) fn from_str<T: DeserializeOwned>(text: &str) -> Result<T> {
-    serde_json::from_value(Value::Object(document(text)?)).map_err(|e| e.to_string())
+    let table = document(text)?;
+    read(table.clone()).map_err(|error| match culprit::<T>(&table, &error) {
+        Some(path) if !error.contains(&path) => format!("{error}, in the value of {path}"),
+        _ => error,
+    })
+}
+
+fn read<T: DeserializeOwned>(table: Map<String, Value>) -> Result<T> {
+    serde_json::from_value(Value::Object(table)).map_err(|e| e.to_string())
+}
+
+/// The path of the value that an error is about: without it there is another error, or none.
+fn culprit<T: DeserializeOwned>(table: &Map<String, Value>, error: &str) -> Option<String> {
+    let is_about = |table| !matches!(read::<T>(table), Err(other) if other == error);
+    for (name, value) in table {
+        let mut without = table.clone();
+        without.remove(name);
+        if !is_about(without) {
+            continue;
+        }
+        for inner in value.as_object().into_iter().flatten().map(|(inner, _)| inner) {
+            let mut without = table.clone();
+            without[name].as_object_mut().expect("it was one above").remove(inner);
+            if is_about(without) {
+                return Some(format!("{name}.{inner}"));
+            }
+        }
+        return Some(name.clone());
+    }
+    None
 }
 
 struct Reader<'a> {

@@ -87,3 +87,17 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_value_that_does_not_fit_is_named() {
+    let rest = "context_bytes = 32\nembedding_dim = 16\nn_heads = 2\nn_layers = 1\npositions = \"rotary\"\n";
+    for (text, path) in [
+        ("d_model = 16\nn_kv_heads = -1", "n_kv_heads"),
+        ("d_model = \"wide\"", "d_model"),
+        ("d_model = 16\n[dropout]\noutput = true", "dropout.output"),
+        ("d_model = 16\n[conv_frontend]\nchannels = [1, -2]\nkernels = [1, 1]", "conv_frontend.channels"),
+    ] {
+        let error = from_str::<ModelConfig>(&format!("{rest}{text}")).unwrap_err();
+        assert!(error.ends_with(&format!("in the value of {path}")), "{text}: {error}");
+    }
+}
