@@ -42,6 +42,7 @@ pub mod cancel;
 pub mod checkpoint;
 pub mod compress;
 pub mod config;
+pub(crate) mod cursor;
 pub mod device;
 pub mod error;
 pub mod ffi;

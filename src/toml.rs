@@ -2,8 +2,12 @@
 //! be a tenth of the library's size. What the reader takes means the same to every TOML reader; dates, texts over several
 //! lines and lists of tables, which no configuration has, are errors that name their line.
 
+use std::collections::HashSet;
+
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
+
+use crate::cursor::Cursor;
 
 mod writer;
 
@@ -49,35 +53,33 @@ fn culprit<T: DeserializeOwned>(table: &Map<String, Value>, error: &str) -> Opti
 }
 
 struct Reader<'a> {
-    text: &'a str,
-    at: usize,
+    text: Cursor<'a>,
 }
 
 /// The table that a text is.
 fn document(text: &str) -> Result<Map<String, Value>> {
-    let mut reader = Reader { text, at: 0 };
+    let mut reader = Reader { text: Cursor::new(text) };
     let mut root = Map::new();
     let mut path = Vec::new();
-    let mut headers = Vec::new();
+    let mut headers = HashSet::new();
     loop {
         reader.skip_lines();
-        if reader.rest().is_empty() {
+        if reader.text.rest().is_empty() {
             return Ok(root);
         }
-        if reader.take("[") {
+        if reader.text.take("[") {
             path = reader.key()?;
             reader.expect("]")?;
-            if headers.contains(&path) {
+            if !headers.insert(path.clone()) {
                 return reader.error(&format!("the table {} is there twice", path.join(".")));
             }
             reader.table(&mut root, &path)?;
-            headers.push(path.clone());
         } else {
             let table = reader.table(&mut root, &path)?;
             reader.entry(table, 0)?;
         }
         reader.skip_blanks();
-        if !reader.rest().is_empty() && !reader.rest().starts_with(['\n', '\r', '#']) {
+        if !reader.text.rest().is_empty() && !reader.text.rest().starts_with(['\n', '\r', '#']) {
             return reader.error("the end of the line is expected here");
         }
     }
@@ -85,39 +87,21 @@ fn document(text: &str) -> Result<Map<String, Value>> {
 
 impl<'a> Reader<'a> {
     fn error<T>(&self, what: &str) -> Result<T> {
-        Err(format!("line {}: {what}", self.text[..self.at].matches('\n').count() + 1))
-    }
-
-    fn rest(&self) -> &'a str {
-        &self.text[self.at..]
-    }
-
-    fn take(&mut self, text: &str) -> bool {
-        let found = self.rest().starts_with(text);
-        if found {
-            self.at += text.len();
-        }
-        found
+        Err(format!("line {}: {what}", self.text.source[..self.text.at].matches('\n').count() + 1))
     }
 
     fn expect(&mut self, text: &str) -> Result<()> {
         self.skip_blanks();
-        if self.take(text) { Ok(()) } else { self.error(&format!("\"{text}\" is expected here")) }
+        if self.text.take(text) { Ok(()) } else { self.error(&format!("\"{text}\" is expected here")) }
     }
 
     fn skip_blanks(&mut self) {
-        self.at += self.rest().len() - self.rest().trim_start_matches([' ', '\t']).len();
+        self.text.skip(|c| matches!(c, ' ' | '\t'));
     }
 
     /// Blanks, line ends and comments.
     fn skip_lines(&mut self) {
-        loop {
-            self.at += self.rest().len() - self.rest().trim_start_matches([' ', '\t', '\r', '\n']).len();
-            if !self.rest().starts_with('#') {
-                return;
-            }
-            self.at += self.rest().find('\n').unwrap_or(self.rest().len());
-        }
+        self.text.skip_with_comments(|c| matches!(c, ' ' | '\t' | '\r' | '\n'));
     }
 
     /// The table at a path, which is made where there is none.
@@ -154,11 +138,11 @@ impl<'a> Reader<'a> {
         let mut path = Vec::new();
         loop {
             self.skip_blanks();
-            let rest = self.rest();
+            let rest = self.text.rest();
             let len =
                 rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_' && c != '-').unwrap_or(rest.len());
             path.push(if len > 0 {
-                self.at += len;
+                self.text.at += len;
                 rest[..len].to_string()
             } else if rest.starts_with(['"', '\'']) {
                 self.word()?
@@ -166,7 +150,7 @@ impl<'a> Reader<'a> {
                 return self.error("a name is expected here");
             });
             self.skip_blanks();
-            if !self.take(".") {
+            if !self.text.take(".") {
                 return Ok(path);
             }
         }
@@ -177,39 +161,39 @@ impl<'a> Reader<'a> {
         if depth > MAX_NESTING {
             return self.error("lists and tables nest too deeply");
         }
-        if self.rest().starts_with(['"', '\'']) {
+        if self.text.rest().starts_with(['"', '\'']) {
             return self.word().map(Value::String);
         }
-        if self.take("[") {
+        if self.text.take("[") {
             let mut list = Vec::new();
             loop {
                 self.skip_lines();
-                if self.take("]") {
+                if self.text.take("]") {
                     return Ok(Value::Array(list));
                 }
                 list.push(self.value(depth + 1)?);
                 self.skip_lines();
-                if !self.take(",") && !self.rest().starts_with(']') {
+                if !self.text.take(",") && !self.text.rest().starts_with(']') {
                     return self.error("\",\" or \"]\" is expected here");
                 }
             }
         }
-        if self.take("{") {
+        if self.text.take("{") {
             let mut table = Map::new();
             self.skip_blanks();
-            if self.take("}") {
+            if self.text.take("}") {
                 return Ok(Value::Object(table));
             }
             loop {
                 self.entry(&mut table, depth + 1)?;
                 self.skip_blanks();
-                if self.take("}") {
+                if self.text.take("}") {
                     return Ok(Value::Object(table));
                 }
                 self.expect(",")?;
             }
         }
-        let rest = self.rest();
+        let rest = self.text.rest();
         let word = &rest[..rest.find([' ', '\t', '\r', '\n', ',', ']', '}', '#']).unwrap_or(rest.len())];
         let value = match word {
             "true" => Some(Value::Bool(true)),
@@ -219,23 +203,23 @@ impl<'a> Reader<'a> {
         let Some(value) = value else {
             return self.error("a number, a text in quotes, true, false, a list or a table is expected here");
         };
-        self.at += word.len();
+        self.text.at += word.len();
         Ok(value)
     }
 
     /// A text in quotes, on one line.
     fn word(&mut self) -> Result<String> {
-        let quote = self.rest().chars().next().expect("the caller saw a quote");
-        if self.rest().starts_with("\"\"\"") || self.rest().starts_with("'''") {
+        let quote = self.text.peek().expect("the caller saw a quote");
+        if self.text.rest().starts_with("\"\"\"") || self.text.rest().starts_with("'''") {
             return self.error("a text over several lines is not supported here");
         }
-        self.at += 1;
+        self.text.at += 1;
         let mut word = String::new();
         loop {
-            let Some(c) = self.rest().chars().next().filter(|c| *c == '\t' || !c.is_control()) else {
+            let Some(c) = self.text.peek().filter(|c| *c == '\t' || !c.is_control()) else {
                 return self.error("the text in quotes does not end on its line");
             };
-            self.at += c.len_utf8();
+            self.text.at += c.len_utf8();
             match c {
                 c if c == quote => return Ok(word),
                 '\\' if quote == '"' => word.push(self.escape()?),
@@ -245,8 +229,8 @@ impl<'a> Reader<'a> {
     }
 
     fn escape(&mut self) -> Result<char> {
-        let c = self.rest().chars().next().unwrap_or_default();
-        self.at += c.len_utf8().min(self.rest().len());
+        let c = self.text.peek().unwrap_or_default();
+        self.text.at += c.len_utf8().min(self.text.rest().len());
         let digits = match c {
             'b' => return Ok('\x08'),
             't' => return Ok('\t'),
@@ -258,10 +242,10 @@ impl<'a> Reader<'a> {
             'U' => 8,
             _ => return self.error("an unknown escape"),
         };
-        let hex = self.rest().get(..digits).filter(|hex| hex.bytes().all(|b| b.is_ascii_hexdigit()));
+        let hex = self.text.rest().get(..digits).filter(|hex| hex.bytes().all(|b| b.is_ascii_hexdigit()));
         match hex.and_then(|hex| u32::from_str_radix(hex, 16).ok()).and_then(char::from_u32) {
             Some(c) => {
-                self.at += digits;
+                self.text.at += digits;
                 Ok(c)
             }
             None => self.error("an escape that needs the hexadecimal number of a character"),

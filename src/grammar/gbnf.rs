@@ -12,6 +12,7 @@
 use std::collections::HashMap;
 
 use super::expr::{Expr, Rules, negated};
+use crate::cursor::Cursor;
 use crate::error::{Error, ErrorKind, Result};
 
 /// How deep parentheses may nest.
@@ -22,8 +23,7 @@ const MAX_REPETITIONS: usize = 4;
 const MAX_COUNT: u32 = 100_000;
 
 struct Parser<'a> {
-    source: &'a str,
-    at: usize,
+    text: Cursor<'a>,
     names: HashMap<&'a str, usize>,
     rules: Vec<Option<Expr>>,
     /// Where each rule was named first.
@@ -33,10 +33,15 @@ struct Parser<'a> {
 
 /// Reads a grammar.
 pub(super) fn parse(source: &str) -> Result<Rules> {
-    let mut parser =
-        Parser { source, at: 0, names: HashMap::new(), rules: Vec::new(), first_use: Vec::new(), depth: 0 };
+    let mut parser = Parser {
+        text: Cursor::new(source),
+        names: HashMap::new(),
+        rules: Vec::new(),
+        first_use: Vec::new(),
+        depth: 0,
+    };
     parser.skip_space();
-    while parser.peek().is_some() {
+    while parser.text.peek().is_some() {
         parser.rule()?;
     }
     let Some(&root) = parser.names.get("root") else {
@@ -58,56 +63,28 @@ fn is_name(c: char) -> bool {
 
 impl<'a> Parser<'a> {
     fn error_at(&self, at: usize, what: &str) -> Error {
-        super::error_at("GBNF", self.source, at, ErrorKind::Format, what)
+        super::error_at("GBNF", self.text.source, at, ErrorKind::Format, what)
     }
 
     fn error<T>(&self, what: &str) -> Result<T> {
-        Err(self.error_at(self.at, what))
-    }
-
-    fn rest(&self) -> &'a str {
-        &self.source[self.at..]
-    }
-
-    fn peek(&self) -> Option<char> {
-        self.rest().chars().next()
-    }
-
-    fn next(&mut self) -> Option<char> {
-        let c = self.peek()?;
-        self.at += c.len_utf8();
-        Some(c)
-    }
-
-    fn take(&mut self, text: &str) -> bool {
-        let found = self.rest().starts_with(text);
-        if found {
-            self.at += text.len();
-        }
-        found
+        Err(self.error_at(self.text.at, what))
     }
 
     /// Blanks, line ends and comments.
     fn skip_space(&mut self) {
-        loop {
-            self.at += self.rest().len() - self.rest().trim_start_matches([' ', '\t', '\r', '\n']).len();
-            if self.peek() != Some('#') {
-                return;
-            }
-            self.at += self.rest().find('\n').unwrap_or(self.rest().len());
-        }
+        self.text.skip_with_comments(|c| matches!(c, ' ' | '\t' | '\r' | '\n'));
     }
 
     fn name(&mut self) -> Result<(&'a str, usize)> {
-        let (start, rest) = (self.at, self.rest());
+        let (start, rest) = (self.text.at, self.text.rest());
         let len = rest.find(|c| !is_name(c)).unwrap_or(rest.len());
         if len == 0 {
-            return self.error(match self.peek() {
+            return self.error(match self.text.peek() {
                 Some(_) => "a rule's name is expected here",
                 None => "a rule's name is expected, but the text ends",
             });
         }
-        self.at += len;
+        self.text.at += len;
         Ok((&rest[..len], start))
     }
 
@@ -127,12 +104,12 @@ impl<'a> Parser<'a> {
             return Err(self.error_at(at, &format!("the rule \"{name}\" is defined twice")));
         }
         self.skip_space();
-        if !self.take("::=") {
+        if !self.text.take("::=") {
             return self.error("\"::=\" is expected here");
         }
         self.skip_space();
         let body = self.alternatives()?;
-        if self.peek() == Some(')') {
+        if self.text.peek() == Some(')') {
             return self.error("\")\" without \"(\"");
         }
         self.rules[number] = Some(body);
@@ -141,7 +118,7 @@ impl<'a> Parser<'a> {
 
     fn alternatives(&mut self) -> Result<Expr> {
         let mut parts = vec![self.sequence()?];
-        while self.take("|") {
+        while self.text.take("|") {
             self.skip_space();
             parts.push(self.sequence()?);
         }
@@ -150,24 +127,24 @@ impl<'a> Parser<'a> {
 
     /// Whether a new rule begins here.
     fn at_rule(&mut self) -> bool {
-        let start = self.at;
+        let start = self.text.at;
         let found = self.name().is_ok() && {
             self.skip_space();
-            self.rest().starts_with("::=")
+            self.text.rest().starts_with("::=")
         };
-        self.at = start;
+        self.text.at = start;
         found
     }
 
     fn sequence(&mut self) -> Result<Expr> {
         let mut parts = Vec::new();
         loop {
-            let part = match self.peek() {
+            let part = match self.text.peek() {
                 None | Some('|' | ')') => break,
                 Some('"') => self.literal()?,
                 Some('[') => self.class()?,
                 Some('.') => {
-                    self.at += 1;
+                    self.text.at += 1;
                     Expr::CharClass(vec![('\0', char::MAX)])
                 }
                 Some('(') => self.group()?,
@@ -195,15 +172,15 @@ impl<'a> Parser<'a> {
     }
 
     fn group(&mut self) -> Result<Expr> {
-        let start = self.at;
+        let start = self.text.at;
         self.depth += 1;
         if self.depth > MAX_NESTING {
             return self.error(&format!("parentheses nest deeper than {MAX_NESTING}"));
         }
-        self.at += 1;
+        self.text.at += 1;
         self.skip_space();
         let body = self.alternatives()?;
-        if !self.take(")") {
+        if !self.text.take(")") {
             return Err(self.error_at(start, "\"(\" without \")\""));
         }
         self.depth -= 1;
@@ -213,7 +190,7 @@ impl<'a> Parser<'a> {
     fn repetitions(&mut self, mut part: Expr) -> Result<Expr> {
         let mut count = 0;
         loop {
-            part = match self.peek() {
+            part = match self.text.peek() {
                 Some('*') => part.repeat(0, None),
                 Some('+') => part.repeat(1, None),
                 Some('?') => part.repeat(0, Some(1)),
@@ -227,17 +204,17 @@ impl<'a> Parser<'a> {
             if count > MAX_REPETITIONS {
                 return self.error("too many repetitions of one thing");
             }
-            self.at += 1;
+            self.text.at += 1;
             self.skip_space();
         }
     }
 
     /// `{m}`, `{m,}`, `{,n}` or `{m,n}`, up to the closing brace, which stays.
     fn counts(&mut self) -> Result<(u32, Option<u32>)> {
-        let start = self.at;
-        self.at += 1;
+        let start = self.text.at;
+        self.text.at += 1;
         let min = self.count()?;
-        let counts = if self.take(",") {
+        let counts = if self.text.take(",") {
             self.skip_space();
             (min.unwrap_or(0), self.count()?)
         } else {
@@ -246,7 +223,7 @@ impl<'a> Parser<'a> {
                 None => return self.error("a repetition count is expected here"),
             }
         };
-        if self.peek() != Some('}') {
+        if self.text.peek() != Some('}') {
             return self.error("\"}\" is expected here");
         }
         if counts.1.is_some_and(|max| max < counts.0) {
@@ -257,14 +234,14 @@ impl<'a> Parser<'a> {
 
     fn count(&mut self) -> Result<Option<u32>> {
         self.skip_space();
-        let rest = self.rest();
+        let rest = self.text.rest();
         let len = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
         if len == 0 {
             return Ok(None);
         }
         match rest[..len].parse() {
             Ok(count) if count <= MAX_COUNT => {
-                self.at += len;
+                self.text.at += len;
                 self.skip_space();
                 Ok(Some(count))
             }
@@ -273,36 +250,36 @@ impl<'a> Parser<'a> {
     }
 
     fn literal(&mut self) -> Result<Expr> {
-        let start = self.at;
-        self.at += 1;
+        let start = self.text.at;
+        self.text.at += 1;
         let mut text = String::new();
         loop {
-            match self.peek() {
+            match self.text.peek() {
                 None | Some('\n') => return Err(self.error_at(start, "the text in quotes does not end")),
                 Some('"') => break,
                 Some(_) => text.push(self.character()?),
             }
         }
-        self.at += 1;
+        self.text.at += 1;
         Ok(Expr::Bytes(text.into_bytes()))
     }
 
     fn class(&mut self) -> Result<Expr> {
-        let start = self.at;
-        self.at += 1;
-        let negate = self.take("^");
+        let start = self.text.at;
+        self.text.at += 1;
+        let negate = self.text.take("^");
         let mut ranges = Vec::new();
         loop {
-            match self.peek() {
+            match self.text.peek() {
                 None | Some('\n') => return Err(self.error_at(start, "\"[\" without \"]\"")),
                 Some(']') => break,
                 Some(_) => {}
             }
-            let at = self.at;
+            let at = self.text.at;
             let first = self.character()?;
-            let is_range = self.rest().starts_with('-') && !self.rest().starts_with("-]");
+            let is_range = self.text.rest().starts_with('-') && !self.text.rest().starts_with("-]");
             let last = if is_range {
-                self.at += 1;
+                self.text.at += 1;
                 self.character()?
             } else {
                 first
@@ -312,7 +289,7 @@ impl<'a> Parser<'a> {
             }
             ranges.push((first, last));
         }
-        self.at += 1;
+        self.text.at += 1;
         if ranges.is_empty() && !negate {
             return Err(self.error_at(start, "the class is empty"));
         }
@@ -321,13 +298,13 @@ impl<'a> Parser<'a> {
 
     /// One character of a literal or class.
     fn character(&mut self) -> Result<char> {
-        let start = self.at;
-        match self.next() {
+        let start = self.text.at;
+        match self.text.next() {
             Some('\\') => {}
             Some(c) => return Ok(c),
             None => return self.error("a character is expected, but the text ends"),
         }
-        let digits = match self.next() {
+        let digits = match self.text.next() {
             Some('n') => return Ok('\n'),
             Some('r') => return Ok('\r'),
             Some('t') => return Ok('\t'),
@@ -337,11 +314,11 @@ impl<'a> Parser<'a> {
             Some('U') => 8,
             _ => return Err(self.error_at(start, "an unknown escape")),
         };
-        let code = self.rest().get(..digits).filter(|hex| hex.bytes().all(|b| b.is_ascii_hexdigit()));
+        let code = self.text.rest().get(..digits).filter(|hex| hex.bytes().all(|b| b.is_ascii_hexdigit()));
         let code = code.and_then(|hex| u32::from_str_radix(hex, 16).ok()).and_then(char::from_u32);
         match code {
             Some(c) => {
-                self.at += digits;
+                self.text.at += digits;
                 Ok(c)
             }
             None => Err(self.error_at(

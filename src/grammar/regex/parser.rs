@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use super::Node;
 use super::unicode::{self, Cases};
+use crate::cursor::Cursor;
 use crate::error::{Error, ErrorKind, Result};
 use crate::grammar::error_at;
 use crate::grammar::expr::Expr;
@@ -50,8 +51,7 @@ enum Escape {
 }
 
 pub(super) struct Parser<'a> {
-    source: &'a str,
-    at: usize,
+    text: Cursor<'a>,
     flags: Flags,
     depth: usize,
     /// Which characters differ by case alone, read where it is needed first.
@@ -63,9 +63,10 @@ pub(super) struct Parser<'a> {
 pub(super) fn parse(source: &str) -> Result<Node> {
     let flags =
         Flags { any_case: false, lines: false, dot_is_all: false, crlf: false, unicode: true, spaced: false };
-    let mut parser = Parser { source, at: 0, flags, depth: 0, cases: None, known: HashMap::new() };
+    let mut parser =
+        Parser { text: Cursor::new(source), flags, depth: 0, cases: None, known: HashMap::new() };
     let node = parser.alternatives()?;
-    match parser.peek() {
+    match parser.text.peek() {
         None => Ok(node),
         Some(_) => parser.error("\")\" without \"(\""),
     }
@@ -73,15 +74,15 @@ pub(super) fn parse(source: &str) -> Result<Node> {
 
 impl<'a> Parser<'a> {
     fn error_at(&self, at: usize, what: &str) -> Error {
-        error_at("regex", self.source, at, ErrorKind::Format, what)
+        error_at("regex", self.text.source, at, ErrorKind::Format, what)
     }
 
     fn error<T>(&self, what: &str) -> Result<T> {
-        Err(self.error_at(self.at, what))
+        Err(self.error_at(self.text.at, what))
     }
 
     fn unsupported<T>(&self, at: usize, what: &str) -> Result<T> {
-        Err(error_at("regex", self.source, at, ErrorKind::Unsupported, what))
+        Err(error_at("regex", self.text.source, at, ErrorKind::Unsupported, what))
     }
 
     fn anchor<T>(&self, at: usize, what: &str) -> Result<T> {
@@ -89,36 +90,10 @@ impl<'a> Parser<'a> {
         self.unsupported(at, &format!("{what} is not supported: {why}"))
     }
 
-    fn rest(&self) -> &'a str {
-        &self.source[self.at..]
-    }
-
-    fn peek(&self) -> Option<char> {
-        self.rest().chars().next()
-    }
-
-    fn next(&mut self) -> Option<char> {
-        let c = self.peek()?;
-        self.at += c.len_utf8();
-        Some(c)
-    }
-
-    fn take(&mut self, text: &str) -> bool {
-        let found = self.rest().starts_with(text);
-        if found {
-            self.at += text.len();
-        }
-        found
-    }
-
     /// With the flag `x`: blanks and comments.
     fn skip_space(&mut self) {
-        while self.flags.spaced {
-            self.at += self.rest().len() - self.rest().trim_start().len();
-            if self.peek() != Some('#') {
-                return;
-            }
-            self.at += self.rest().find('\n').unwrap_or(self.rest().len());
+        if self.flags.spaced {
+            self.text.skip_with_comments(char::is_whitespace);
         }
     }
 
@@ -132,7 +107,7 @@ impl<'a> Parser<'a> {
 
     fn alternatives(&mut self) -> Result<Node> {
         let mut parts = vec![self.sequence()?];
-        while self.take("|") {
+        while self.text.take("|") {
             parts.push(self.sequence()?);
         }
         Ok(if parts.len() == 1 { parts.remove(0) } else { Node::Alt(parts) })
@@ -142,8 +117,8 @@ impl<'a> Parser<'a> {
         let mut parts = Vec::new();
         loop {
             self.skip_space();
-            let start = self.at;
-            let part = match self.peek() {
+            let start = self.text.at;
+            let part = match self.text.peek() {
                 None | Some('|' | ')') => break,
                 Some('(') => match self.group()? {
                     Some(group) => group,
@@ -166,7 +141,7 @@ impl<'a> Parser<'a> {
                     Escape::Word => return self.anchor(start, "a word boundary"),
                 },
                 Some(c) => {
-                    self.at += c.len_utf8();
+                    self.text.at += c.len_utf8();
                     match c {
                         '.' => Node::Leaf(self.dot()),
                         '^' => Node::Start,
@@ -186,31 +161,31 @@ impl<'a> Parser<'a> {
 
     /// A group, or nothing where the parentheses set flags.
     fn group(&mut self) -> Result<Option<Node>> {
-        let (start, outside) = (self.at, self.flags);
+        let (start, outside) = (self.text.at, self.flags);
         self.enter()?;
-        self.at += 1;
+        self.text.at += 1;
         self.skip_space();
-        if ["?=", "?!", "?<=", "?<!"].iter().any(|look| self.rest().starts_with(look)) {
+        if ["?=", "?!", "?<=", "?<!"].iter().any(|look| self.text.rest().starts_with(look)) {
             return self.unsupported(start, "looking ahead or behind is not supported");
         }
-        if self.take("?P<") || self.take("?<") {
-            let name = self.rest().split('>').next().unwrap_or_default();
+        if self.text.take("?P<") || self.text.take("?<") {
+            let name = self.text.rest().split('>').next().unwrap_or_default();
             let is_letter = |c: char| c == '_' || c.is_alphabetic();
             let is_name = |c: char| is_letter(c) || c.is_numeric() || matches!(c, '.' | '[' | ']');
             if !name.starts_with(is_letter)
                 || !name.chars().all(is_name)
-                || !self.rest()[name.len()..].starts_with('>')
+                || !self.text.rest()[name.len()..].starts_with('>')
             {
                 return self.error("the name of a group is expected here, and \">\" after it");
             }
-            self.at += name.len() + 1;
-        } else if self.take("?") && !self.set_flags()? {
+            self.text.at += name.len() + 1;
+        } else if self.text.take("?") && !self.set_flags()? {
             // They hold up to the end of the group around them.
             self.depth -= 1;
             return Ok(None);
         }
         let body = self.alternatives()?;
-        if !self.take(")") {
+        if !self.text.take(")") {
             return Err(self.error_at(start, "\"(\" without \")\""));
         }
         self.flags = outside;
@@ -220,10 +195,10 @@ impl<'a> Parser<'a> {
 
     /// Flags up to their end; whether that is `:`, so that a group begins, and not `)`.
     fn set_flags(&mut self) -> Result<bool> {
-        let (start, mut on, mut last) = (self.at, true, None);
+        let (start, mut on, mut last) = (self.text.at, true, None);
         loop {
-            let at = self.at;
-            let c = self.next();
+            let at = self.text.at;
+            let c = self.text.next();
             match c {
                 Some('i') => self.flags.any_case = on,
                 Some('m') => self.flags.lines = on,
@@ -237,7 +212,7 @@ impl<'a> Parser<'a> {
                 Some(')') if !matches!(last, None | Some('-')) => return Ok(false),
                 _ => return Err(self.error_at(at, "a flag is expected here, one of i, m, s, R, U, u and x")),
             }
-            if c != Some('-') && self.source[start..at].contains(|flag| Some(flag) == c) {
+            if c != Some('-') && self.text.source[start..at].contains(|flag| Some(flag) == c) {
                 return Err(self.error_at(at, "the flag is there twice"));
             }
             last = c;
@@ -247,15 +222,15 @@ impl<'a> Parser<'a> {
     fn repetitions(&mut self, mut part: Node) -> Result<Node> {
         for _ in 0..=MAX_REPETITIONS {
             self.skip_space();
-            let (min, max) = match self.peek() {
+            let (min, max) = match self.text.peek() {
                 Some('*') => (0, None),
                 Some('+') => (1, None),
                 Some('?') => (0, Some(1)),
                 Some('{') => self.counts()?,
                 _ => return Ok(part),
             };
-            self.at += 1;
-            self.take("?");
+            self.text.at += 1;
+            self.text.take("?");
             part = Node::Repeat(Box::new(part), min, max);
         }
         self.error("too many repetitions of one thing")
@@ -263,18 +238,18 @@ impl<'a> Parser<'a> {
 
     /// `{m}`, `{m,}` or `{m,n}`, up to the closing brace, which stays.
     fn counts(&mut self) -> Result<(u32, Option<u32>)> {
-        let start = self.at;
-        self.at += 1;
+        let start = self.text.at;
+        self.text.at += 1;
         let min = self.count()?;
-        let max = if !self.take(",") {
+        let max = if !self.text.take(",") {
             Some(min)
-        } else if self.rest().trim_start().starts_with('}') {
-            self.at += self.rest().len() - self.rest().trim_start().len();
+        } else if self.text.rest().trim_start().starts_with('}') {
+            self.text.at += self.text.rest().len() - self.text.rest().trim_start().len();
             None
         } else {
             Some(self.count()?)
         };
-        if self.peek() != Some('}') {
+        if self.text.peek() != Some('}') {
             return self.error("\"}\" is expected here");
         }
         if max.is_some_and(|max| max < min) {
@@ -284,13 +259,13 @@ impl<'a> Parser<'a> {
     }
 
     fn count(&mut self) -> Result<u32> {
-        self.at += self.rest().len() - self.rest().trim_start().len();
-        let rest = self.rest();
+        self.text.at += self.text.rest().len() - self.text.rest().trim_start().len();
+        let rest = self.text.rest();
         let digits = &rest[..rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len())];
         match digits.parse() {
             Ok(count) => {
                 let rest = &rest[digits.len()..];
-                self.at += digits.len() + rest.len() - rest.trim_start().len();
+                self.text.at += digits.len() + rest.len() - rest.trim_start().len();
                 Ok(count)
             }
             Err(_) if digits.is_empty() => self.error("a repetition count is expected here"),
@@ -344,9 +319,9 @@ impl<'a> Parser<'a> {
 
     /// A backslash and what belongs to it.
     fn escape(&mut self) -> Result<Escape> {
-        let start = self.at;
-        self.at += 1;
-        Ok(match self.next() {
+        let start = self.text.at;
+        self.text.at += 1;
+        Ok(match self.text.next() {
             None => return Err(self.error_at(start, "a backslash with nothing after it")),
             Some('0'..='9') => return self.unsupported(start, "a reference to a group is not supported"),
             Some(c @ ('x' | 'u' | 'U')) => return self.code(start, c),
@@ -379,7 +354,7 @@ impl<'a> Parser<'a> {
             'u' => 4,
             _ => 8,
         };
-        let rest = self.rest();
+        let rest = self.text.rest();
         let braced = rest.strip_prefix('{').and_then(|rest| rest.split_once('}'));
         let (hex, len) = match braced {
             Some((hex, _)) => (hex, hex.len() + 2),
@@ -389,7 +364,7 @@ impl<'a> Parser<'a> {
         let number = number.and_then(|hex| u32::from_str_radix(hex, 16).ok());
         match number.map(|number| (number, char::from_u32(number))) {
             Some((number, Some(c))) => {
-                self.at += len;
+                self.text.at += len;
                 let is_byte = kind == 'x' && braced.is_none() && !self.flags.unicode && number > 0x7F;
                 Ok(if is_byte { Escape::Byte(number as u8) } else { Escape::Char(c) })
             }
@@ -415,15 +390,15 @@ impl<'a> Parser<'a> {
         if !self.flags.unicode {
             return Err(self.error_at(start, "a class of characters, where bytes are matched"));
         }
-        let name = match self.next() {
-            Some('{') => match self.rest().split_once('}') {
+        let name = match self.text.next() {
+            Some('{') => match self.text.rest().split_once('}') {
                 Some((name, _)) => {
-                    self.at += name.len() + 1;
+                    self.text.at += name.len() + 1;
                     name
                 }
                 None => return Err(self.error_at(start, "\"{\" without \"}\"")),
             },
-            Some(c) => &self.source[self.at - c.len_utf8()..self.at],
+            Some(c) => &self.text.source[self.text.at - c.len_utf8()..self.text.at],
             None => return Err(self.error_at(start, "the name of a class is expected after it")),
         };
         if !self.known.contains_key(name) {
@@ -439,28 +414,29 @@ impl<'a> Parser<'a> {
 
     /// A class in brackets.
     fn class(&mut self) -> Result<Set> {
-        let start = self.at;
+        let start = self.text.at;
         let unclosed = "\"[\" without \"]\"";
         self.enter()?;
-        self.at += 1;
+        self.text.at += 1;
         self.skip_space();
-        let negate = self.take("^");
+        let negate = self.text.take("^");
         self.skip_space();
         let mut ranges = Vec::new();
-        while self.take("-") {
+        while self.text.take("-") {
             ranges.push((0x2D, 0x2D));
             self.skip_space();
         }
-        if ranges.is_empty() && self.take("]") {
+        if ranges.is_empty() && self.text.take("]") {
             ranges.push((0x5D, 0x5D));
         }
         // What stands on the left of an operator, and the operator.
         let mut left: Option<(Set, &str)> = None;
         loop {
             self.skip_space();
-            let operator = ["&&", "--", "~~"].into_iter().find(|operator| self.rest().starts_with(operator));
-            let at = self.at;
-            match self.peek() {
+            let operator =
+                ["&&", "--", "~~"].into_iter().find(|operator| self.text.rest().starts_with(operator));
+            let at = self.text.at;
+            match self.text.peek() {
                 None => return Err(self.error_at(start, unclosed)),
                 Some(']') => break,
                 Some('[') => {
@@ -471,7 +447,7 @@ impl<'a> Parser<'a> {
                     ranges.extend(set.ranges());
                 }
                 Some(_) if operator.is_some() => {
-                    self.at += 2;
+                    self.text.at += 2;
                     let right = Set::new(std::mem::take(&mut ranges));
                     left = Some((self.combined(left, right), operator.expect("checked")));
                 }
@@ -488,9 +464,9 @@ impl<'a> Parser<'a> {
                     };
                     let mut last = first;
                     if self.begins_range() {
-                        self.at += 1;
+                        self.text.at += 1;
                         self.skip_space();
-                        if self.peek().is_none() {
+                        if self.text.peek().is_none() {
                             return Err(self.error_at(start, unclosed));
                         }
                         let Ok(end) = self.member()? else {
@@ -505,7 +481,7 @@ impl<'a> Parser<'a> {
                 }
             }
         }
-        self.at += 1;
+        self.text.at += 1;
         self.depth -= 1;
         let set = self.combined(left, Set::new(ranges));
         let set = self.folded(set);
@@ -515,14 +491,14 @@ impl<'a> Parser<'a> {
     /// Whether a `-` that makes a range comes next, behind blanks under the flag `x`.
     fn begins_range(&mut self) -> bool {
         self.skip_space();
-        if !self.rest().starts_with('-') {
+        if !self.text.rest().starts_with('-') {
             return false;
         }
-        let dash = self.at;
-        self.at += 1;
+        let dash = self.text.at;
+        self.text.at += 1;
         self.skip_space();
-        let found = !self.rest().starts_with([']', '-']);
-        self.at = dash;
+        let found = !self.text.rest().starts_with([']', '-']);
+        self.text.at = dash;
         found
     }
 
@@ -538,15 +514,15 @@ impl<'a> Parser<'a> {
 
     /// One member of a class in brackets by its number, or a class within it.
     fn member(&mut self) -> Result<std::result::Result<u32, Set>> {
-        let at = self.at;
-        let c = match self.peek() {
+        let at = self.text.at;
+        let c = match self.text.peek() {
             Some('\\') => match self.escape()? {
                 Escape::Char(c) => c,
                 Escape::Byte(byte) => return Ok(Ok(byte.into())),
                 Escape::Class(set) => return Ok(Err(set)),
                 _ => return Err(self.error_at(at, "no anchor may stand in a class")),
             },
-            _ => self.next().expect("the caller saw a character"),
+            _ => self.text.next().expect("the caller saw a character"),
         };
         if !self.flags.unicode && !c.is_ascii() {
             return Err(self.error_at(at, "a character that is not ASCII, where bytes are matched"));
@@ -556,12 +532,12 @@ impl<'a> Parser<'a> {
 
     /// `[:name:]` or `[:^name:]`, else nothing, and then nothing was read.
     fn bracketed_name(&mut self) -> Option<Set> {
-        let (name, _) = self.rest().strip_prefix("[:")?.split_once(":]")?;
+        let (name, _) = self.text.rest().strip_prefix("[:")?.split_once(":]")?;
         let set = match name.strip_prefix('^') {
             Some(name) => ascii_class(name)?.negate(self.flags.last()),
             None => ascii_class(name)?,
         };
-        self.at += name.len() + 4;
+        self.text.at += name.len() + 4;
         Some(set)
     }
 }
