@@ -4,7 +4,6 @@
 
 #include <dirent.h>
 #include <pthread.h>
-#include <time.h>
 #include <unistd.h>
 
 enum { N_THREADS = 4, BYTES = 2 * CONTEXT };
@@ -129,20 +128,12 @@ static int named(const char *begin) {
     return n;
 }
 
-/* Whether there are n such threads, or soon will be: the system may list one for a moment after it was joined. */
-static int settles(const char *begin, int n) {
-    const struct timespec pause = { 0, 1000000 };
-    int i;
-    for (i = 0; i < 5000 && named(begin) != n; i++) nanosleep(&pause, NULL);
-    return named(begin) == n;
-}
-
 /* The workers of a model have names, and are gone when its last handle is. */
 static void workers(void) {
     grug_model *model;
     grug_session *session;
     if (named("") < 1) return;
-    CHECK(settles("grug-", 0));
+    CHECK_SOON(named("grug-") == 0);
     model = load_model(1);
     CHECK(named("grug-") == 0);
     grug_model_free(model);
@@ -153,7 +144,7 @@ static void workers(void) {
     CHECK(named("grug-") == 3);
     feed(session, "still there");
     grug_session_free(session);
-    CHECK(settles("grug-", 0));
+    CHECK_SOON(named("grug-") == 0);
 }
 
 void test_threads(void) {

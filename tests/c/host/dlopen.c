@@ -8,18 +8,9 @@
 #include <grug.h>
 #include <pthread.h>
 #include <semaphore.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
-#define CHECK(condition)                                                              \
-    do {                                                                              \
-        if (!(condition)) {                                                           \
-            fprintf(stderr, "%s:%d: failed: %s\n", __FILE__, __LINE__, #condition);   \
-            exit(1);                                                                  \
-        }                                                                             \
-    } while (0)
+#include "../require.h"
 
 enum { ROUNDS = 12, BYTES = 60 };
 
@@ -59,14 +50,6 @@ static int threads(void) {
     while ((task = readdir(tasks)) != NULL) n += task->d_name[0] != '.';
     closedir(tasks);
     return n;
-}
-
-/* Whether there are n threads, or soon will be: the system may list one for a moment after it was joined. */
-static int threads_settle(int n) {
-    const struct timespec pause = { 0, 1000000 };
-    int i;
-    for (i = 0; i < 5000 && threads() != n; i++) nanosleep(&pause, NULL);
-    return threads() == n;
 }
 
 static void use(const char *path, uint8_t text[BYTES]) {
@@ -109,11 +92,11 @@ int main(int argc, char **argv) {
         CHECK(pthread_create(&thread, NULL, outlive, argv[2]) == 0);
         use(argv[2], text);
         CHECK(sem_wait(&used) == 0);
-        CHECK(threads_settle(2));
+        CHECK_SOON(threads() == 2);
         CHECK(dlclose(library) == 0);
         CHECK(sem_post(&dropped) == 0);
         CHECK(pthread_join(thread, NULL) == 0);
-        CHECK(threads_settle(1));
+        CHECK_SOON(threads() == 1);
         if (round == 0) {
             memcpy(first, text, BYTES);
             mapped = lines_with("/proc/self/maps", "libgrug");

@@ -5,19 +5,11 @@
  * reason to take more, nor to end the process. */
 #define _POSIX_C_SOURCE 200809L
 #include <grug.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
-#define CHECK(condition)                                                              \
-    do {                                                                              \
-        if (!(condition)) {                                                           \
-            fprintf(stderr, "%s:%d: failed: %s\n", __FILE__, __LINE__, #condition);   \
-            exit(1);                                                                  \
-        }                                                                             \
-    } while (0)
+#include "../require.h"
 
 enum { LIMIT = 256 << 20, ROOM = 1 << 16 };
 
