@@ -192,3 +192,25 @@ fn a_trained_model_has_the_same_bits_a_byte_everywhere() {
     assert!((bits[1] / bits[0] - 1.0).abs() < 0.005, "{bits:?}");
     println!("bits a byte on the CPU and on {DEVICE}: {bits:?}");
 }
+
+#[test]
+fn sessions_of_a_model_work_side_by_side() {
+    let [_, model] = models(ALL[0].1, "F32");
+    let logits_of_each_byte = |bytes: &[u8]| -> Vec<Vec<f32>> {
+        let mut session = session(&model);
+        let after = |byte: &u8| {
+            session.feed(&[*byte]).unwrap();
+            session.logits().unwrap().to_vec()
+        };
+        bytes.iter().map(after).collect()
+    };
+    let bytes = some_bytes(24, 6);
+    let alone = logits_of_each_byte(&bytes);
+    std::thread::scope(|scope| {
+        let threads =
+            [(); 4].map(|()| scope.spawn(|| (0..6).map(|_| logits_of_each_byte(&bytes)).collect::<Vec<_>>()));
+        for thread in threads {
+            assert!(thread.join().unwrap().iter().all(|logits| *logits == alone));
+        }
+    });
+}

@@ -4,6 +4,7 @@ use std::any::Any;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::mpsc;
+use std::time::Duration;
 
 use wgpu::BufferUsages;
 
@@ -59,6 +60,9 @@ fn workgroups(op: &Op, dims: &[u32]) -> [u32; 2] {
 /// Sessions from which products in tiles pay: a tile costs the same however many of its 64 rows are there, and a single
 /// row's kernel costs that much a row.
 const HALF_OF_TILE: usize = 32;
+
+/// How long the answer to a read may take once the device is done.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Copies numbers between buffers, from and to these bytes.
 fn copy(
@@ -250,7 +254,8 @@ impl WgpuExecutor {
         })?;
         gpu.wait()?;
         let failed = |what: String| Error::new(ErrorKind::Device, format!("wgpu: reading results: {what}"));
-        match receiver.try_recv() {
+        // Another thread that waits for this device may be the one that brings the answer, and not have got to it yet.
+        match receiver.recv_timeout(ANSWER_TIMEOUT) {
             Ok(Ok(())) => {}
             Ok(Err(error)) => return Err(failed(error.to_string())),
             Err(_) => return Err(failed("the device gave no answer".into())),
