@@ -4,6 +4,11 @@ say() { printf '\033[1m==> %s\033[0m\n' "$*" >&2; }
 die() { printf '%s: %s\n' "$(basename "$0")" "$*" >&2; exit 1; }
 need() { command -v "$1" >/dev/null || die "needs $1: $2"; }
 
+# build_test_driver LIBRARY: the tests' CUDA driver, which runs the kernels on the processor. As tests/cuda/mod.rs does.
+build_test_driver() {
+    "${CXX:-c++}" -std=c++17 -O2 -w -shared -fPIC -DGRUG_SHIM -Itests/cuda -Isrc/backend/cuda tests/cuda/driver.cpp -o "$1"
+}
+
 # compile_c SOURCE PROGRAM: as a host would, against the shared library of the release build.
 compile_c() {
     "${CC:-cc}" -std=c99 -Wall -Wextra -Wpedantic -Werror -O2 -Iinclude "$1" -o "$2" \

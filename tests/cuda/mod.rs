@@ -33,11 +33,10 @@ pub fn build_driver() -> &'static Path {
 pub fn use_fake_driver(decode: &str) {
     static ONCE: std::sync::Once = std::sync::Once::new();
     ONCE.call_once(|| {
-        let driver = build_driver();
         // SAFETY: every test calls this before anything else, and others wait here until it is done.
         unsafe {
             if std::env::var_os("GRUG_CUDA_DRIVER").is_none() {
-                std::env::set_var("GRUG_CUDA_DRIVER", driver);
+                std::env::set_var("GRUG_CUDA_DRIVER", build_driver());
             }
             std::env::set_var("GRUG_CUDA_DECODE", decode);
         }

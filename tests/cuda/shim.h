@@ -25,7 +25,7 @@ void* block_memory(size_t bytes);      // what the block shares
 }  // namespace shim
 
 #define DEVICE static inline
-#define STEP static
+#define CALLED static
 #define KERNEL extern "C" void
 #define SHARED(name) Shared& name = *(Shared*)shim::block_memory(sizeof(Shared))
 #define PAUSE() shim::yield()
@@ -49,6 +49,7 @@ static inline float __shfl_xor_sync(u32, float v, int mask) {
   return __uint_as_float(shim::exchange(__float_as_uint(v), (shim::thread.x % 32) ^ (u32)mask));
 }
 using shim::multiply_add;
+static inline float fused(float a, float b, float c) { return a * b + c; }
 static inline float half_to_float(u16 h);
 static inline u16 float_to_half(float f) {
   // The nearest of all halves, the even one of two: there are few enough below and above to look among.

@@ -5,7 +5,9 @@
 //
 // Every step is a function of (step, block, blocks): it does its share of the work, however many blocks there are. So
 // each is a kernel of its own, and `run_program` can run a whole list of them in one launch, with a barrier of the
-// whole grid between two steps.
+// whole grid between two steps. A kernel has its step inlined, so that it reads its arguments from the
+// constants of the launch; the program calls its steps, which then need no more registers than the largest of them.
+// Products and sums are fused only where it says so, and not where the compiler likes to: both have the same bits.
 #ifdef GRUG_SHIM
 #include "shim.h"
 #else
@@ -13,10 +15,12 @@ typedef unsigned int u32;
 typedef unsigned short u16;
 typedef unsigned long long u64;
 #define DEVICE static __device__ __forceinline__
-#define STEP static __device__ __noinline__
-#define KERNEL extern "C" __global__ void __launch_bounds__(256)
+#define CALLED static __device__ __noinline__
+// Two blocks are to fit on a multiprocessor.
+#define KERNEL extern "C" __global__ void __launch_bounds__(256, 2)
 #define SHARED(name) __shared__ Shared name
 #define PAUSE()
+DEVICE float fused(float a, float b, float c) { return __fmaf_rn(a, b, c); } // a b + c
 DEVICE float half_to_float(u16 bits) {
   float f;
   asm("cvt.f32.f16 %0, %1;" : "=f"(f) : "h"(bits));
@@ -147,20 +151,23 @@ DEVICE float pick(uint4 v, u32 kind, u32 c) {
   return c & 1 ? bf16_high(word) : bf16_low(word);
 }
 
-template <int KIND> DEVICE float dot_word(u32 word, const float* x) {
-  if (KIND == WEIGHT_F32) return __uint_as_float(word) * x[0];
+// A word of weights times the numbers from x on, and what was added up before.
+template <int KIND> DEVICE float dot_word(u32 word, const float* x, float sum) {
+  if (KIND == WEIGHT_F32) return fused(__uint_as_float(word), x[0], sum);
   if (KIND == WEIGHT_F16)
-    return half_to_float((u16)(word & 0xffffu)) * x[0] + half_to_float((u16)(word >> 16)) * x[1];
-  if (KIND == WEIGHT_INT8)
-    return (signed_byte(word, 0) * x[0] + signed_byte(word, 1) * x[1]) +
-           (signed_byte(word, 2) * x[2] + signed_byte(word, 3) * x[3]);
-  return bf16_low(word) * x[0] + bf16_high(word) * x[1];
+    return fused(half_to_float((u16)(word >> 16)), x[1], fused(half_to_float((u16)(word & 0xffffu)), x[0], sum));
+  if (KIND == WEIGHT_INT8) {
+#pragma unroll
+    for (u32 i = 0; i < 4; i++) sum = fused(signed_byte(word, i), x[i], sum);
+    return sum;
+  }
+  return fused(bf16_high(word), x[1], fused(bf16_low(word), x[0], sum));
 }
-// A vector of weights times the numbers from x on.
-template <int KIND> DEVICE float dot_vector(uint4 w, const float* x) {
+// A vector of weights times the numbers from x on, and what was added up before.
+template <int KIND> DEVICE float dot_vector(uint4 w, const float* x, float sum) {
   const u32 n = KIND == WEIGHT_F32 ? 1 : KIND == WEIGHT_INT8 ? 4 : 2;
-  return (dot_word<KIND>(w.x, x) + dot_word<KIND>(w.y, x + n)) +
-         (dot_word<KIND>(w.z, x + 2 * n) + dot_word<KIND>(w.w, x + 3 * n));
+  sum = dot_word<KIND>(w.y, x + n, dot_word<KIND>(w.x, x, sum));
+  return dot_word<KIND>(w.w, x + 3 * n, dot_word<KIND>(w.z, x + 2 * n, sum));
 }
 
 // ---- work that a block shares --------------------------------------------------------------------------------------
@@ -204,11 +211,14 @@ DEVICE Statistics row_statistics(const Step& s, Shared& sm, const float* x) {
       t.shift = block_sum(sm, sum) / (float)a.inputs;
     }
     float squares = 0.0f;
-    for (u32 i = threadIdx.x; i < a.inputs; i += THREADS) { float d = __ldcg(x + i) - t.shift; squares += d * d; }
+    for (u32 i = threadIdx.x; i < a.inputs; i += THREADS) {
+      float d = __ldcg(x + i) - t.shift;
+      squares = fused(d, d, squares);
+    }
     t.scale = 1.0f / sqrtf(block_sum(sm, squares) / (float)a.inputs + NORM_EPS);
   } else if (a.prologue == PROLOGUE_CURVED) {
     float squares = 0.0f;
-    for (u32 i = threadIdx.x; i < a.inputs; i += THREADS) { float h = __ldcg(x + i); squares += h * h; }
+    for (u32 i = threadIdx.x; i < a.inputs; i += THREADS) { float h = __ldcg(x + i); squares = fused(h, h, squares); }
     t.scale = 1.0f + __uint_as_float(a.scalar) * 0.5f * block_sum(sm, squares);
   }
   return t;
@@ -219,8 +229,8 @@ DEVICE float prologue(const Step& s, const float* x, u32 i, Statistics t) {
   float v = __ldcg(x + i);
   switch (a.prologue) {
     case PROLOGUE_NORM:
-      v = (v - t.shift) * t.scale * __ldg(s.consts + a.gain + i);
-      return a.gain_bias == NONE ? v : v + __ldg(s.consts + a.gain_bias + i);
+      v = (v - t.shift) * t.scale;
+      return fused(v, __ldg(s.consts + a.gain + i), a.gain_bias == NONE ? 0.0f : __ldg(s.consts + a.gain_bias + i));
     case PROLOGUE_SWIGLU: return silu(v) * __ldcg(x + a.inputs + i);
     case PROLOGUE_CURVED: return gelu(v / t.scale);
     default: return v;
@@ -237,7 +247,7 @@ DEVICE void finish(const Step& s, u32 row, u32 output, float sum) {
 
 // ---- embed: the rows of the tables -----------------------------------------------------------------------------------
 
-STEP void embed_step(const Step& s, Shared& sm, u32 block, u32 blocks) {
+DEVICE void embed_step(const Step& s, Shared& sm, u32 block, u32 blocks) {
   const Args& a = s.a;
   u32 rows = n_rows(s), base = __ldcg(s.st + STATE_BASE);
   for (u64 i = (u64)block * THREADS + threadIdx.x; i < (u64)rows * a.outputs; i += (u64)blocks * THREADS) {
@@ -252,7 +262,7 @@ STEP void embed_step(const Step& s, Shared& sm, u32 block, u32 blocks) {
 
 // ---- pad_sides: the rows beyond a convolution's input --------------------------------------------------------------
 
-STEP void pad_step(const Step& s, Shared& sm, u32 block, u32 blocks) {
+DEVICE void pad_step(const Step& s, Shared& sm, u32 block, u32 blocks) {
   const Args& a = s.a;
   u32 n = n_rows(s);
   float* x = s.act + a.x;
@@ -270,9 +280,33 @@ STEP void pad_step(const Step& s, Shared& sm, u32 block, u32 blocks) {
 
 // ---- linear: a matrix times rows, one by one; a warp an output -----------------------------------------------------
 
-template <int KIND> DEVICE void linear_rows(const Step& s, Shared& sm, u32 block, u32 blocks) {
+// A lane's share of a row of weights, of `end` vectors, times the numbers from x on.
+template <int KIND> DEVICE float dot_lane(const uint4* w, const float* x, u32 end) {
+  const u32 per = KIND == WEIGHT_F32 ? 4 : KIND == WEIGHT_INT8 ? 16 : 8;
+  float sums[4] = {};
+  u32 i = threadIdx.x % 32;
+  // Four loads in flight.
+  for (; i + 96 < end; i += 128) {
+    uint4 loaded[4];
+#pragma unroll
+    for (u32 j = 0; j < 4; j++) loaded[j] = __ldg(w + i + 32 * j);
+#pragma unroll
+    for (u32 j = 0; j < 4; j++) sums[j] = dot_vector<KIND>(loaded[j], x + (i + 32 * j) * per, sums[j]);
+  }
+  for (; i < end; i += 32) sums[0] = dot_vector<KIND>(__ldg(w + i), x + i * per, sums[0]);
+  return (sums[0] + sums[1]) + (sums[2] + sums[3]);
+}
+DEVICE float dot_lane(u32 kind, const uint4* w, const float* x, u32 end) {
+  switch (kind) {
+    case WEIGHT_F32: return dot_lane<WEIGHT_F32>(w, x, end);
+    case WEIGHT_F16: return dot_lane<WEIGHT_F16>(w, x, end);
+    case WEIGHT_BF16: return dot_lane<WEIGHT_BF16>(w, x, end);
+    default: return dot_lane<WEIGHT_INT8>(w, x, end);
+  }
+}
+DEVICE void linear_step(const Step& s, Shared& sm, u32 block, u32 blocks) {
   const Args& a = s.a;
-  const u32 per = KIND == WEIGHT_F32 ? 4 : KIND == WEIGHT_INT8 ? 16 : 8, lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  u32 per = per_vector(a.w_kind), warp = threadIdx.x / 32;
   u32 groups = (a.outputs + WARPS - 1) / WARPS, tasks = groups * n_rows(s), held = NONE;
   bool whole = a.inputs <= TILE; // then a row is brought in once
   Statistics t = {0.0f, 1.0f};
@@ -292,36 +326,32 @@ template <int KIND> DEVICE void linear_rows(const Step& s, Shared& sm, u32 block
         __syncthreads();
       }
       if (output < a.outputs) {
-        u32 end = min(TILE / per, a.w_stride - start / per);
         const uint4* w = s.w + (u64)output * a.w_stride + start / per;
-        u32 i = lane;
-        // Four loads in flight.
-        for (; i + 96 < end; i += 128) {
-          uint4 w0 = __ldg(w + i), w1 = __ldg(w + i + 32), w2 = __ldg(w + i + 64), w3 = __ldg(w + i + 96);
-          sum += dot_vector<KIND>(w0, sm.work.x + i * per) + dot_vector<KIND>(w1, sm.work.x + (i + 32) * per);
-          sum += dot_vector<KIND>(w2, sm.work.x + (i + 64) * per) + dot_vector<KIND>(w3, sm.work.x + (i + 96) * per);
-        }
-        for (; i < end; i += 32) sum += dot_vector<KIND>(__ldg(w + i), sm.work.x + i * per);
+        sum += dot_lane(a.w_kind, w, sm.work.x, min(TILE / per, a.w_stride - start / per));
       }
     }
     sum = warp_sum(sum);
-    if (lane == 0 && output < a.outputs) finish(s, row, output, sum);
+    if (threadIdx.x % 32 == 0 && output < a.outputs) finish(s, row, output, sum);
   }
   __syncthreads();
-}
-STEP void linear_step(const Step& s, Shared& sm, u32 block, u32 blocks) {
-  if (s.a.w_kind == WEIGHT_F32) linear_rows<WEIGHT_F32>(s, sm, block, blocks);
-  else if (s.a.w_kind == WEIGHT_F16) linear_rows<WEIGHT_F16>(s, sm, block, blocks);
-  else if (s.a.w_kind == WEIGHT_BF16) linear_rows<WEIGHT_BF16>(s, sm, block, blocks);
-  else linear_rows<WEIGHT_INT8>(s, sm, block, blocks);
 }
 
 // ---- matmul: a matrix times many rows; a block makes tiles of EDGE x EDGE results, a thread 4 x 4 of them ----------
 
+// The tile of results that the block has put into shared memory.
+DEVICE void finish_tile(const Step& s, Shared& sm, u32 top, u32 left, u32 n) {
+  __syncthreads();
+  for (u32 i = threadIdx.x; i < EDGE * EDGE; i += THREADS) {
+    u32 row = top + i / EDGE, output = left + i % EDGE;
+    if (row < n && output < s.a.outputs) finish(s, row, output, sm.work.x[i]);
+  }
+  __syncthreads();
+}
+
 #include "matrix.cuh"
 
 // With f32 weights.
-STEP void matmul_plain(const Step& s, Shared& sm, u32 block, u32 blocks) {
+DEVICE void matmul_plain(const Step& s, Shared& sm, u32 block, u32 blocks) {
   const Args& a = s.a;
   u32 n = n_rows(s), per = per_vector(a.w_kind), vectors = DEPTH / per;
   u32 wide = (a.outputs + EDGE - 1) / EDGE, high = (n + EDGE - 1) / EDGE;
@@ -343,18 +373,21 @@ STEP void matmul_plain(const Step& s, Shared& sm, u32 block, u32 blocks) {
       }
       __syncthreads();
       for (u32 k = 0; k < DEPTH; k++)
+#pragma unroll
         for (u32 i = 0; i < 4; i++)
-          for (u32 j = 0; j < 4; j++) sums[i][j] += sm.work.tile.x[k][ty * 4 + i] * sm.work.tile.w[k][tx * 4 + j];
+#pragma unroll
+          for (u32 j = 0; j < 4; j++)
+            sums[i][j] = fused(sm.work.tile.x[k][ty * 4 + i], sm.work.tile.w[k][tx * 4 + j], sums[i][j]);
       __syncthreads();
     }
+#pragma unroll
     for (u32 i = 0; i < 4; i++)
-      for (u32 j = 0; j < 4; j++) {
-        u32 row = top + ty * 4 + i, output = left + tx * 4 + j;
-        if (row < n && output < a.outputs) finish(s, row, output, sums[i][j]);
-      }
+#pragma unroll
+      for (u32 j = 0; j < 4; j++) sm.work.x[(ty * 4 + i) * EDGE + tx * 4 + j] = sums[i][j];
+    finish_tile(s, sm, top, left, n);
   }
 }
-STEP void matmul_step(const Step& s, Shared& sm, u32 block, u32 blocks) {
+DEVICE void matmul_step(const Step& s, Shared& sm, u32 block, u32 blocks) {
   if (s.a.w_kind == WEIGHT_F32) matmul_plain(s, sm, block, blocks);
   else if (n_rows(s) > FEW) matmul_halves(s, sm, block, blocks);
   else if (s.a.w_kind == WEIGHT_F16) matmul_few<WEIGHT_F16>(s, sm, block, blocks);
@@ -364,7 +397,7 @@ STEP void matmul_step(const Step& s, Shared& sm, u32 block, u32 blocks) {
 
 // ---- norm and activate: prologues on many rows; a block a row ------------------------------------------------------
 
-STEP void norm_step(const Step& s, Shared& sm, u32 block, u32 blocks) {
+DEVICE void norm_step(const Step& s, Shared& sm, u32 block, u32 blocks) {
   for (u32 row = block, n = n_rows(s); row < n; row += blocks) {
     const float* x = x_row(s, row);
     float* y = y_row(s, row);
@@ -384,7 +417,7 @@ DEVICE void turn_head(const Step& s, Shared& sm, const float* x, u32 place, floa
   float scale = 1.0f;
   if (a.qk_norm) {
     float squares = 0.0f;
-    for (u32 i = threadIdx.x; i < dim; i += THREADS) { float v = __ldcg(x + i); squares += v * v; }
+    for (u32 i = threadIdx.x; i < dim; i += THREADS) { float v = __ldcg(x + i); squares = fused(v, v, squares); }
     scale = 1.0f / sqrtf(block_sum(sm, squares) / (float)dim + NORM_EPS);
   }
   for (u32 i = threadIdx.x; i < dim; i += THREADS) sm.work.attend.raw[i] = __ldcg(x + i) * scale;
@@ -416,7 +449,7 @@ DEVICE void keep(const Step& s, float* cache, const float* key, const float* val
 }
 
 // Queries of a row into place, its keys and values into the cache; a block a head.
-STEP void store_kv_step(const Step& s, Shared& sm, u32 block, u32 blocks) {
+DEVICE void store_kv_step(const Step& s, Shared& sm, u32 block, u32 blocks) {
   const Args& a = s.a;
   u32 heads = a.heads + a.kv_heads;
   for (u32 task = block, n = n_rows(s) * heads; task < n; task += blocks) {
@@ -434,7 +467,7 @@ STEP void store_kv_step(const Step& s, Shared& sm, u32 block, u32 blocks) {
 
 // A head of a row over the cache; a block each. In runs of THREADS positions, with the running maximum and sum of the
 // softmax. With `store` it does the work of store_kv for a session's single row on the way.
-STEP void attention_step(const Step& s, Shared& sm, u32 block, u32 blocks) {
+DEVICE void attention_step(const Step& s, Shared& sm, u32 block, u32 blocks) {
   const Args& a = s.a;
   u32 dim = a.head_dim, skip = skipped(s), asking = n_rows(s) - skip, group = a.heads / a.kv_heads;
   // Threads share the positions of a run by parts, each of which adds up all the numbers of a head.
@@ -461,18 +494,18 @@ STEP void attention_step(const Step& s, Shared& sm, u32 block, u32 blocks) {
       if (at < end) {
         float dot = 0.0f;
         if (a.store && at == place) {
-          for (u32 i = 0; i < dim; i++) dot += sm.work.attend.query[i] * sm.work.attend.key[i];
+          for (u32 i = 0; i < dim; i++) dot = fused(sm.work.attend.query[i], sm.work.attend.key[i], dot);
         } else {
           const float* key = key_of(s, cache, kv_head, at);
 #pragma unroll 8
-          for (u32 i = 0; i < dim; i++) dot += sm.work.attend.query[i] * __ldcg(key + (u64)i * a.capacity);
+          for (u32 i = 0; i < dim; i++) dot = fused(sm.work.attend.query[i], __ldcg(key + (u64)i * a.capacity), dot);
         }
         score = dot * scale;
       }
       float now = fmaxf(largest, block_max(sm, score));
       float weight = at < end ? expf(score - now) : 0.0f, fade = expf(largest - now);
       sm.work.attend.weights[threadIdx.x] = weight;
-      total = total * fade + block_sum(sm, weight);
+      total = fused(total, fade, block_sum(sm, weight));
       largest = now;
       u32 stored = a.store && end - start <= THREADS ? n - 1 : n; // the last one may not be in the cache yet
       for (u32 i = threadIdx.x; i < parts * dim; i += THREADS) {
@@ -480,8 +513,10 @@ STEP void attention_step(const Step& s, Shared& sm, u32 block, u32 blocks) {
         float sum = sm.work.attend.mixed[i] * fade;
         const float* value = value_of(s, cache, kv_head, start) + c;
 #pragma unroll 4
-        for (u32 j = part; j < stored; j += parts) sum += sm.work.attend.weights[j] * __ldcg(value + (u64)j * dim);
-        if (stored < n && stored % parts == part) sum += sm.work.attend.weights[stored] * __ldcg(own_value + c);
+        for (u32 j = part; j < stored; j += parts)
+          sum = fused(sm.work.attend.weights[j], __ldcg(value + (u64)j * dim), sum);
+        if (stored < n && stored % parts == part)
+          sum = fused(sm.work.attend.weights[stored], __ldcg(own_value + c), sum);
         sm.work.attend.mixed[i] = sum;
       }
       __syncthreads();
@@ -498,13 +533,13 @@ STEP void attention_step(const Step& s, Shared& sm, u32 block, u32 blocks) {
 
 // ---- copy_row, join ----------------------------------------------------------------------------------------------------
 
-STEP void copy_row_step(const Step& s, Shared& sm, u32 block, u32 blocks) {
+DEVICE void copy_row_step(const Step& s, Shared& sm, u32 block, u32 blocks) {
   for (u32 c = block * THREADS + threadIdx.x; c < s.a.outputs; c += blocks * THREADS)
     y_row(s, 0)[c] = __ldcg(x_row(s, skipped(s)) + c);
 }
 
 // The states of both streams of a causal model.
-STEP void join_step(const Step& s, Shared& sm, u32 block, u32 blocks) {
+DEVICE void join_step(const Step& s, Shared& sm, u32 block, u32 blocks) {
   const Args& a = s.a;
   u32 n = n_rows(s) * a.outputs, width = a.outputs - a.inputs;
   for (u32 i = block * THREADS + threadIdx.x; i < n; i += blocks * THREADS) {
@@ -540,6 +575,15 @@ STEP_KERNEL(copy_row)
 STEP_KERNEL(join)
 STEP_KERNEL(sample)
 
+#define PROGRAM_STEP(name) \
+  CALLED void call_##name(Shared& sm) { name##_step(sm.step, sm, blockIdx.x, gridDim.x); }
+PROGRAM_STEP(embed)
+PROGRAM_STEP(linear)
+PROGRAM_STEP(norm)
+PROGRAM_STEP(attention)
+PROGRAM_STEP(join)
+PROGRAM_STEP(sample)
+
 // Runs the `n` steps that `program` names, of those at `steps`, with a barrier of the whole grid after each. All blocks
 // must be resident; `barrier` is 0 before.
 KERNEL run_program(const Step* steps, const u32* program, u32 n, u32* barrier) {
@@ -553,14 +597,13 @@ KERNEL run_program(const Step* steps, const u32* program, u32 n, u32* barrier) {
       while (load_acquire(barrier) < k * gridDim.x) { PAUSE(); }
     }
     __syncthreads();
-    const Step& s = sm.step;
-    switch (s.kernel) {
-      case EMBED: embed_step(s, sm, blockIdx.x, gridDim.x); break;
-      case LINEAR: linear_step(s, sm, blockIdx.x, gridDim.x); break;
-      case NORM: case ACTIVATE: norm_step(s, sm, blockIdx.x, gridDim.x); break;
-      case ATTENTION: attention_step(s, sm, blockIdx.x, gridDim.x); break;
-      case JOIN: join_step(s, sm, blockIdx.x, gridDim.x); break;
-      case SAMPLE: sample_step(s, sm, blockIdx.x, gridDim.x); break;
+    switch (sm.step.kernel) {
+      case EMBED: call_embed(sm); break;
+      case LINEAR: call_linear(sm); break;
+      case NORM: case ACTIVATE: call_norm(sm); break;
+      case ATTENTION: call_attention(sm); break;
+      case JOIN: call_join(sm); break;
+      case SAMPLE: call_sample(sm); break;
       default: break;
     }
     __syncthreads();

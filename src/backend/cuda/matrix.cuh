@@ -36,7 +36,7 @@ DEVICE void split(const float* x, u32& high, u32& low) {
 // A block makes 8 outputs of 16 rows. Its warps share out the inputs: weights and inputs come in as they stand, without a
 // barrier, and in the end the warps' sums are added up. Which inputs are multiplied in one go does not matter as long as
 // weights and rows agree: a lane has neighbours, a vector of weights and as many numbers of its two rows.
-template <int KIND> STEP void matmul_few(const Step& s, Shared& sm, u32 block, u32 blocks) {
+template <int KIND> DEVICE void matmul_few(const Step& s, Shared& sm, u32 block, u32 blocks) {
   const Args& a = s.a;
   const u32 per = KIND == WEIGHT_INT8 ? 16 : 8, span = 4 * per;
   u32 n = n_rows(s), wide = (a.outputs + 7) / 8, high = (n + 15) / 16;
@@ -86,7 +86,7 @@ template <int KIND> STEP void matmul_few(const Step& s, Shared& sm, u32 block, u
 // ---- many rows ---------------------------------------------------------------------------------------------------------
 
 // A block makes tiles of EDGE x EDGE results; its warps stand 2 x 4, with 32 x 16 results each.
-STEP void matmul_halves(const Step& s, Shared& sm, u32 block, u32 blocks) {
+DEVICE void matmul_halves(const Step& s, Shared& sm, u32 block, u32 blocks) {
   const Args& a = s.a;
   Halves& h = sm.work.halves;
   u32 n = n_rows(s), per = per_vector(a.w_kind), vectors = DEEP / per;
@@ -115,8 +115,10 @@ STEP void matmul_halves(const Step& s, Shared& sm, u32 block, u32 blocks) {
       }
       __syncthreads();
       for (u32 k = pair; k < DEEP; k += 8)
+#pragma unroll
         for (u32 j = 0; j < 2; j++) {
           u32 w = two_halves(&h.w[output0 + j * 8 + group][k]);
+#pragma unroll
           for (u32 i = 0; i < 2; i++) {
             u32 row = row0 + i * 16;
             multiply_add(sums[i][j], two_halves(&h.high[row][k]), two_halves(&h.high[row + 8][k]), w);
@@ -125,11 +127,15 @@ STEP void matmul_halves(const Step& s, Shared& sm, u32 block, u32 blocks) {
         }
       __syncthreads();
     }
+#pragma unroll
     for (u32 i = 0; i < 2; i++)
+#pragma unroll
       for (u32 j = 0; j < 2; j++)
+#pragma unroll
         for (u32 c = 0; c < 4; c++) {
-          u32 row = top + row0 + i * 16 + c / 2 * 8, output = left + output0 + j * 8 + pair + c % 2;
-          if (row < n && output < a.outputs) finish(s, row, output, sums[i][j][c]);
+          u32 row = row0 + i * 16 + c / 2 * 8, output = output0 + j * 8 + pair + c % 2;
+          sm.work.x[row * EDGE + output] = sums[i][j][c];
         }
+    finish_tile(s, sm, top, left, n);
   }
 }

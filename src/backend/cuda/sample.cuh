@@ -15,7 +15,7 @@ DEVICE u32 philox(u32 c0, u32 c1, u32 key0, u32 key1) {
   return c0;
 }
 
-STEP void sample_step(const Step& s, Shared& sm, u32 block, u32 blocks) {
+DEVICE void sample_step(const Step& s, Shared& sm, u32 block, u32 blocks) {
   Member* member = s.members ? s.members + block : 0;
   if (member ? block >= n_rows(s) || !member->draws : block != 0) return;
   const Args& a = s.a;
