@@ -155,7 +155,7 @@ typedef void (*StepKernel)(Step);
 static const std::map<std::string, StepKernel>& kernels() {
   static const std::map<std::string, StepKernel> table = {
       {"embed", embed}, {"pad_sides", pad_sides}, {"linear", linear}, {"matmul", matmul}, {"norm", norm},
-      {"store_kv", store_kv}, {"attention", attention}, {"activate", activate}, {"copy_row", copy_row},
+      {"store_kv", store_kv}, {"attention", attention}, {"activate", activate}, {"copy_rows", copy_rows},
       {"join", join}, {"sample", sample}};
   return table;
 }

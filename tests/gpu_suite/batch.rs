@@ -3,7 +3,7 @@
 use grug::checkpoint::Checkpoint;
 use grug::{ErrorKind, Model, Sampler, SamplerOptions, Session, SessionOptions, Step, next_batch};
 
-use crate::common::{ALL, CAUSAL_PLAIN, relative_difference, some_bytes};
+use crate::common::{ALL, CAUSAL_PARALLEL, CAUSAL_PLAIN, relative_difference, some_bytes};
 use crate::gpu_suite::{every_kind, models, sampler, session};
 
 /// What session `i` chooses its bytes with: on the device, or, where i is 3, by what only the host knows.
@@ -110,6 +110,27 @@ fn many_sessions_fill_the_tiles_of_products() {
             }
             compare(&mut pairs[..4], &format!("{name}, {dtype}"));
         }
+    }
+}
+
+/// All complete a row of the aggregated stream with the same byte; or some do, and the session that leads is not one.
+#[test]
+fn rows_of_the_aggregated_stream_are_made_together() {
+    for (dtype, n) in [("bf16", 9), ("F32", 4)] {
+        let models = models(CAUSAL_PARALLEL, dtype);
+        let mut pairs: Vec<Pair> = (0..n).map(|_| Pair::new(&models, 0, 0)).collect();
+        let stride = models[0].config().aggregated_stream.as_ref().unwrap().stride;
+        for _ in 0..stride {
+            step(&mut pairs, None, dtype);
+        }
+        compare(&mut pairs, dtype);
+        let (session, sampler) = &mut pairs[0].gpu;
+        let byte = session.next(sampler).unwrap();
+        pairs[0].cpu.0.feed(&[byte]).unwrap();
+        for _ in 0..stride {
+            step(&mut pairs, None, dtype);
+        }
+        compare(&mut pairs, dtype);
     }
 }
 

@@ -68,7 +68,7 @@ fn blocks(op: &Op, dims: &[u32]) -> u32 {
     let args = &op.args;
     let rows = dims[args.rows as usize];
     match op.kernel {
-        Kernel::Embed | Kernel::Join => (rows * args.outputs).div_ceil(THREADS),
+        Kernel::Embed | Kernel::Join | Kernel::CopyRows => (rows * args.outputs).div_ceil(THREADS),
         Kernel::Pad => (2 * args.pad * args.inputs).div_ceil(THREADS),
         Kernel::Linear => args.outputs.div_ceil(8) * rows,
         Kernel::Matmul if rows <= 64 && args.w_kind != WEIGHT_F32 => {
@@ -78,7 +78,6 @@ fn blocks(op: &Op, dims: &[u32]) -> u32 {
         Kernel::Norm | Kernel::Activate => rows,
         Kernel::StoreKv => rows * (args.heads + args.kv_heads),
         Kernel::Attention => (rows - dims[args.skip as usize]) * args.heads,
-        Kernel::CopyRow => args.outputs.div_ceil(THREADS),
         Kernel::Sample => {
             if op.alone.is_some() {
                 rows
@@ -251,9 +250,13 @@ impl Executor for CudaExecutor {
         others: &mut dyn Others,
         chosen: &mut [u32],
     ) -> Result<()> {
-        let mut table = Vec::from(self.member(plan, &rows[0]));
-        for (i, row) in rows.iter().enumerate().skip(1) {
-            let other: &mut dyn Any = others.get(i - 1);
+        let mut table = Vec::with_capacity(rows.len() * MEMBER);
+        for row in rows {
+            if row.session == 0 {
+                table.extend(self.member(plan, row));
+                continue;
+            }
+            let other: &mut dyn Any = others.get(row.session);
             let other: &mut CudaExecutor =
                 other.downcast_mut().expect("executors of one model are of one kind");
             // This session's stream knows nothing of the other's.

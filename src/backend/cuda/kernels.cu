@@ -57,7 +57,7 @@ enum { PADDING_ZEROS = 0, PADDING_REFLECT = 1, PADDING_REPLICATE = 2, PADDING_CI
 // As in backend/gpu/plan.rs.
 enum { STATE_FIRST = 0, STATE_BASE = 1, STATE_DRAWS = 2, STATE_TEMPERATURE = 6, STATE_FAILED = 10, STATE_CHOSEN = 11,
        STATE_DIMS = 16 };
-enum { EMBED = 0, PAD = 1, LINEAR = 2, MATMUL = 3, NORM = 4, STORE_KV = 5, ATTENTION = 6, ACTIVATE = 7, COPY_ROW = 8,
+enum { EMBED = 0, PAD = 1, LINEAR = 2, MATMUL = 3, NORM = 4, STORE_KV = 5, ATTENTION = 6, ACTIVATE = 7, COPY_ROWS = 8,
        JOIN = 9, SAMPLE = 10 };
 
 const u32 NONE = 0xffffffffu;
@@ -105,8 +105,8 @@ DEVICE u32 n_rows(const Step& s) { return __ldcg(s.st + STATE_DIMS + s.a.rows); 
 DEVICE u32 skipped(const Step& s) { return __ldcg(s.st + STATE_DIMS + s.a.skip); }
 // The position of a row, in the stream that the step belongs to.
 DEVICE u32 place_of(const Step& s, u32 row) {
-  if (s.members) return s.members[row].first;
-  return __ldcg(s.st + STATE_FIRST) / max(s.a.divide, 1u) + row;
+  u32 divide = max(s.a.divide, 1u);
+  return s.members ? s.members[row].first / divide : __ldcg(s.st + STATE_FIRST) / divide + row;
 }
 DEVICE float* row_at(const Step& s, u32 at, u32 stride, u32 shift, u32 row) {
   if (!shift) return s.act + at + (u64)row * stride;
@@ -531,11 +531,14 @@ DEVICE void attention_step(const Step& s, Shared& sm, u32 block, u32 blocks) {
   }
 }
 
-// ---- copy_row, join ----------------------------------------------------------------------------------------------------
+// ---- copy_rows, join ----------------------------------------------------------------------------------------------------
 
-DEVICE void copy_row_step(const Step& s, Shared& sm, u32 block, u32 blocks) {
-  for (u32 c = block * THREADS + threadIdx.x; c < s.a.outputs; c += blocks * THREADS)
-    y_row(s, 0)[c] = __ldcg(x_row(s, skipped(s)) + c);
+DEVICE void copy_rows_step(const Step& s, Shared& sm, u32 block, u32 blocks) {
+  u32 n = n_rows(s) * s.a.outputs, skip = skipped(s);
+  for (u32 i = block * THREADS + threadIdx.x; i < n; i += blocks * THREADS) {
+    u32 row = i / s.a.outputs, c = i % s.a.outputs;
+    y_row(s, row)[c] = __ldcg(x_row(s, skip + row) + c);
+  }
 }
 
 // The states of both streams of a causal model.
@@ -571,7 +574,7 @@ STEP_KERNEL(norm)
 STEP_KERNEL(store_kv)
 STEP_KERNEL(attention)
 STEP_KERNEL(activate)
-STEP_KERNEL(copy_row)
+STEP_KERNEL(copy_rows)
 STEP_KERNEL(join)
 STEP_KERNEL(sample)
 
@@ -581,6 +584,7 @@ PROGRAM_STEP(embed)
 PROGRAM_STEP(linear)
 PROGRAM_STEP(norm)
 PROGRAM_STEP(attention)
+PROGRAM_STEP(copy_rows)
 PROGRAM_STEP(join)
 PROGRAM_STEP(sample)
 
@@ -602,6 +606,7 @@ KERNEL run_program(const Step* steps, const u32* program, u32 n, u32* barrier) {
       case LINEAR: call_linear(sm); break;
       case NORM: case ACTIVATE: call_norm(sm); break;
       case ATTENTION: call_attention(sm); break;
+      case COPY_ROWS: call_copy_rows(sm); break;
       case JOIN: call_join(sm); break;
       case SAMPLE: call_sample(sm); break;
       default: break;

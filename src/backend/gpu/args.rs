@@ -26,7 +26,7 @@ macro_rules! args {
 args! {
     /// Which dimension holds the number of rows.
     rows,
-    /// Attention: which dimension holds the number of rows that ask nothing. Copying a row: which row.
+    /// Attention: which dimension holds the number of rows that ask nothing. Copying rows: from which on.
     skip,
     /// Numbers in a row of the input.
     inputs,
@@ -188,6 +188,7 @@ mod tests {
             ("NORM", Kernel::Norm as u32),
             ("ATTENTION", Kernel::Attention as u32),
             ("ACTIVATE", Kernel::Activate as u32),
+            ("COPY_ROWS", Kernel::CopyRows as u32),
             ("JOIN", Kernel::Join as u32),
             ("SAMPLE", Kernel::Sample as u32),
         ]);

@@ -77,7 +77,7 @@ impl GpuEngine {
     }
 
     /// Runs a program on so many rows at positions `first..`.
-    pub(super) fn run(&mut self, program: &[Range<usize>], first: usize, rows: usize) -> Result<()> {
+    fn run(&mut self, program: &[Range<usize>], first: usize, rows: usize) -> Result<()> {
         let dims = dims(&self.parts.config, first, rows)?;
         self.executor.run(&self.plan, program, &dims)
     }
@@ -96,7 +96,7 @@ impl GpuEngine {
     }
 
     /// The pass that starts at this position, and with this one of the bytes on the device.
-    pub(super) fn write_position(&mut self, first: usize, base: usize) -> Result<()> {
+    fn write_position(&mut self, first: usize, base: usize) -> Result<()> {
         self.executor.write_state(state::FIRST, &[first as u32, base as u32])
     }
 

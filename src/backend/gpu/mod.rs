@@ -40,9 +40,9 @@ pub(crate) trait Executor: Send + Any {
     /// From how many rows on products in tiles pay.
     fn rows_that_fill_tiles(&self) -> usize;
 
-    /// Runs ranges of the plan's [`few`](Plan::few) or [`many`](Plan::many) steps, the first row for this session, and
-    /// one for each of the others, whose plans are the same. Where `chosen` has room for them, waits, and writes what
-    /// was chosen for each row: a byte, or something larger where none was.
+    /// Runs ranges of the plan's [`few`](Plan::few) or [`many`](Plan::many) steps in this session's memory, each row for
+    /// the session that it names: this one, or one of the others, whose plans are the same. Where `chosen` has room for
+    /// them, waits, and writes what was chosen for each row: a byte, or something larger where none was.
     fn run_together(
         &mut self,
         plan: &Plan,

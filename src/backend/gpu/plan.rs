@@ -56,8 +56,8 @@ pub(crate) enum Kernel {
     Attention,
     /// SwiGLU or the curved GELU on rows.
     Activate,
-    /// Copies one row.
-    CopyRow,
+    /// Copies rows.
+    CopyRows,
     /// Puts the states of both streams of a causal model side by side.
     Join,
     /// Chooses a byte and appends it.
@@ -75,7 +75,7 @@ impl Kernel {
         Kernel::StoreKv,
         Kernel::Attention,
         Kernel::Activate,
-        Kernel::CopyRow,
+        Kernel::CopyRows,
         Kernel::Join,
         Kernel::Sample,
     ];
@@ -91,7 +91,7 @@ impl Kernel {
             Kernel::StoreKv => "store_kv",
             Kernel::Attention => "attention",
             Kernel::Activate => "activate",
-            Kernel::CopyRow => "copy_row",
+            Kernel::CopyRows => "copy_rows",
             Kernel::Join => "join",
             Kernel::Sample => "sample",
         }
@@ -116,6 +116,8 @@ pub(crate) struct Op {
 #[derive(Debug)]
 pub(crate) struct Together {
     pub step: Range<usize>,
+    /// Of those sessions whose bytes complete a row of the aggregated stream.
+    pub coarse: Range<usize>,
     pub join: Range<usize>,
     pub head: Range<usize>,
     pub embedding: Range<usize>,

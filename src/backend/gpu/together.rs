@@ -14,6 +14,8 @@ pub(crate) const MAX_TOGETHER: usize = 64;
 /// One session's row of a pass.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Row {
+    /// Which of the sessions: 0 is the one that leads the pass, and then this is the first row.
+    pub session: usize,
     /// Where it stands,
     pub first: u32,
     /// and the byte that it takes in.
@@ -22,27 +24,28 @@ pub(crate) struct Row {
     pub sampling: Option<[u32; 8]>,
 }
 
-/// The executors of the rows after the first.
+/// The executors of the sessions after the first.
 pub(crate) trait Others {
-    fn get(&mut self, i: usize) -> &mut dyn Executor;
+    /// That of session `session`, which is not 0.
+    fn get(&mut self, session: usize) -> &mut dyn Executor;
 }
 
-/// The sessions of a pass after the first: some of those that were to go together.
+/// The sessions of a pass after the first, counted from 1: some of those that were to go together.
 struct Members<'a> {
     all: &'a mut dyn OtherEngines,
     chosen: Vec<usize>,
 }
 
 impl Members<'_> {
-    fn engine(&mut self, i: usize) -> (&mut GpuEngine, &[u8]) {
-        let (engine, context) = self.all.get(self.chosen[i]);
+    fn engine(&mut self, session: usize) -> (&mut GpuEngine, &[u8]) {
+        let (engine, context) = self.all.get(self.chosen[session - 1]);
         (gpu(engine), context)
     }
 }
 
 impl Others for Members<'_> {
-    fn get(&mut self, i: usize) -> &mut dyn Executor {
-        &mut *self.engine(i).0.executor
+    fn get(&mut self, session: usize) -> &mut dyn Executor {
+        &mut *self.engine(session).0.executor
     }
 }
 
@@ -83,22 +86,25 @@ impl GpuEngine {
         samplings: &[Option<DeviceSampling>],
         members: &mut Members<'_>,
     ) -> Result<()> {
-        let row = |context: &[u8], sampling: &Option<DeviceSampling>| Row {
+        let row = |session, context: &[u8], sampling: &Option<DeviceSampling>| Row {
+            session,
             first: context.len() as u32 - 1,
             byte: context[context.len() - 1].into(),
             sampling: sampling.as_ref().map(sampling_words),
         };
-        let mut rows = vec![row(context, &samplings[0])];
+        let mut rows = vec![row(0, context, &samplings[0])];
         self.forget_prediction(context.len() - 1);
-        for (i, sampling) in samplings[1..].iter().enumerate() {
-            let (engine, context) = members.engine(i);
+        for (session, sampling) in samplings.iter().enumerate().skip(1) {
+            let (engine, context) = members.engine(session);
             engine.forget_prediction(context.len() - 1);
-            rows.push(row(context, sampling));
+            rows.push(row(session, context, sampling));
         }
 
         let plan = self.plan.clone();
         let n = rows.len();
-        let steps = if n < self.executor.rows_that_fill_tiles() { &plan.few } else { &plan.many };
+        let tiles = self.executor.rows_that_fill_tiles();
+        let steps_for = |n| if n < tiles { &plan.few } else { &plan.many };
+        let steps = steps_for(n);
         let mut rest = vec![steps.join.clone(), steps.head.clone()];
         let all_choose = samplings.iter().all(Option::is_some);
         if !all_choose {
@@ -106,19 +112,17 @@ impl GpuEngine {
         }
         rest.push(steps.sample.clone());
         let mut chosen = vec![u32::MAX; n];
-        // Rows of the aggregated stream are rare: each session computes its own.
+        // Of some sessions, the byte completes a row of the aggregated stream.
         let stride = self.parts.config.aggregated_stream.as_ref().map(|agg| agg.stride as u32);
-        let coarse = |row: &Row| stride.is_some_and(|stride| (row.first + 1).is_multiple_of(stride));
-        if rows.iter().any(coarse) {
-            self.executor.run_together(&plan, std::slice::from_ref(&steps.step), &rows, members, &mut [])?;
-            self.executor.wait()?;
-            for (i, row) in rows.iter().enumerate().filter(|(_, row)| coarse(row)) {
-                let engine = if i == 0 { &mut *self } else { members.engine(i - 1).0 };
-                engine.write_position(row.first as usize, row.first as usize)?;
-                engine.run(std::slice::from_ref(&plan.coarse), row.first as usize, 1)?;
-            }
-        } else {
+        let coarse = |row: &&Row| stride.is_some_and(|stride| (row.first + 1).is_multiple_of(stride));
+        let complete: Vec<Row> = rows.iter().filter(coarse).copied().collect();
+        if complete.is_empty() {
             rest.insert(0, steps.step.clone());
+        } else {
+            let executor = &mut self.executor;
+            executor.run_together(&plan, std::slice::from_ref(&steps.step), &rows, members, &mut [])?;
+            let coarse = &steps_for(complete.len()).coarse;
+            executor.run_together(&plan, std::slice::from_ref(coarse), &complete, members, &mut [])?;
         }
         self.executor.run_together(&plan, &rest, &rows, members, &mut chosen)?;
 
@@ -134,7 +138,7 @@ impl GpuEngine {
             return Err(Error::new(ErrorKind::Device, "the device returned something that is no byte"));
         }
         for (i, sampling) in samplings.iter().enumerate() {
-            let (engine, context) = if i == 0 { (&mut *self, context) } else { members.engine(i - 1) };
+            let (engine, context) = if i == 0 { (&mut *self, context) } else { members.engine(i) };
             engine.len = context.len();
             match sampling {
                 // What it could not choose from, `generate` sees again.

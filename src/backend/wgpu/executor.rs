@@ -51,8 +51,7 @@ fn workgroups(op: &Op, dims: &[u32]) -> [u32; 2] {
         Kernel::Norm | Kernel::Activate => [rows, 1],
         Kernel::StoreKv => [args.heads + args.kv_heads, rows],
         Kernel::Attention => [args.heads, rows - dims[args.skip as usize]],
-        Kernel::CopyRow => [args.outputs.div_ceil(64), 1],
-        Kernel::Join => [args.outputs.div_ceil(64), rows],
+        Kernel::CopyRows | Kernel::Join => [args.outputs.div_ceil(64), rows],
         Kernel::Sample => [1, 1],
     }
 }
@@ -76,9 +75,9 @@ fn copy(
     }
 }
 
-/// The session of row `row`, which is not the first.
-fn other(others: &mut dyn Others, row: usize) -> &mut WgpuExecutor {
-    let executor: &mut dyn Any = others.get(row - 1);
+/// The session of a row that is not the leader's.
+fn other<'a>(others: &'a mut dyn Others, row: &Row) -> &'a mut WgpuExecutor {
+    let executor: &mut dyn Any = others.get(row.session);
     executor.downcast_mut().expect("executors of one model are of one kind")
 }
 
@@ -208,26 +207,25 @@ impl WgpuExecutor {
     ) {
         const ALONE: [u32; 2] = [0, 1];
         let Op { args, kernel, alone: Some(alone), .. } = &plan.ops[op] else { return };
-        // The first row is where this session's own one is.
+        // This session's own row is the first, and is where it has to be.
+        let theirs = || rows.iter().enumerate().filter(|(_, row)| row.session > 0);
         if args.x_shift == 0 {
-            for row in 1..rows.len() {
-                let from = (args.x + row as u32 * args.x_stride) as u64 * 4;
+            for (i, row) in theirs() {
+                let from = (args.x + i as u32 * args.x_stride) as u64 * 4;
                 let to = &other(others, row).activations;
                 copy(encoder, (&self.activations, from), (to, 4 * args.x as u64), args.x_stride);
             }
         }
         {
             let mut pass = encoder.begin_compute_pass(&Default::default());
-            for (i, _) in
-                rows.iter().enumerate().filter(|(_, row)| *kernel != Kernel::Sample || row.sampling.is_some())
-            {
-                let session = if i == 0 { self } else { other(others, i) };
+            for row in rows.iter().filter(|row| *kernel != Kernel::Sample || row.sampling.is_some()) {
+                let session = if row.session == 0 { self } else { other(others, row) };
                 session.encode(&mut pass, plan, *alone, &ALONE);
             }
         }
         if args.y_shift == 0 {
-            for row in 1..rows.len() {
-                let to = (args.y + row as u32 * args.y_stride) as u64 * 4;
+            for (i, row) in theirs() {
+                let to = (args.y + i as u32 * args.y_stride) as u64 * 4;
                 let from = &other(others, row).activations;
                 copy(encoder, (from, 4 * args.y as u64), (&self.activations, to), args.y_stride);
             }
@@ -312,10 +310,9 @@ impl Executor for WgpuExecutor {
         let steps = || program.iter().cloned().flatten();
         let alone = || steps().filter_map(|op| plan.ops[op].alone);
         self.write_dims(&dims)?;
-        self.write_row(plan, &rows[0])?;
-        self.prepare(plan, steps().filter(|&op| plan.ops[op].alone.is_none()).chain(alone()))?;
-        for (i, row) in rows.iter().enumerate().skip(1) {
-            let session = other(others, i);
+        self.prepare(plan, steps().filter(|&op| plan.ops[op].alone.is_none()))?;
+        for row in rows {
+            let session = if row.session == 0 { &mut *self } else { other(others, row) };
             session.write_row(plan, row)?;
             session.prepare(plan, alone())?;
         }
@@ -335,9 +332,10 @@ impl Executor for WgpuExecutor {
         if !chosen.is_empty() {
             // Whether each chose one, and which.
             let mut words = vec![[0; 2]; rows.len()];
-            let states: Vec<_> = (0..rows.len())
-                .map(|i| if i == 0 { self.state.clone() } else { other(others, i).state.clone() })
-                .collect();
+            let state = |row: &Row| {
+                if row.session == 0 { self.state.clone() } else { other(others, row).state.clone() }
+            };
+            let states: Vec<_> = rows.iter().map(state).collect();
             let mut reads: Vec<_> = Vec::with_capacity(2 * rows.len());
             for ((state, row), words) in states.iter().zip(rows).zip(&mut words) {
                 let [done, byte] = words;

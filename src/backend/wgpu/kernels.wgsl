@@ -441,12 +441,13 @@ fn attention(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_ind
   }
 }
 
-// ---- copy_row: numbers / 64 workgroups -----------------------------------------------------------------------------
+// ---- copy_rows: (numbers / 64, rows) workgroups ----------------------------------------------------------------------
 
 @compute @workgroup_size(64)
-fn copy_row(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) tid: u32) {
+fn copy_rows(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) tid: u32) {
   let c = wg.x * 64u + tid;
-  if (c < a.outputs) { act[y_row(0u) + c] = act[x_row(st[STATE_DIMS + a.skip]) + c]; }
+  if (c >= a.outputs || wg.y >= n_rows()) { return; }
+  act[y_row(wg.y) + c] = act[x_row(st[STATE_DIMS + a.skip] + wg.y) + c];
 }
 
 // ---- join: the states of both streams of a causal model; (numbers / 64, rows) workgroups ---------------------------

@@ -105,7 +105,7 @@ impl WgpuModel {
             | Kernel::StoreKv
             | Kernel::Attention
             | Kernel::Activate
-            | Kernel::CopyRow
+            | Kernel::CopyRows
             | Kernel::Join
             | Kernel::Sample => WEIGHT_F32,
         };

@@ -6,6 +6,7 @@ use super::steps::{epilogue, norm_args, op, vector};
 use super::{BYTES, COARSE, Dim, Kernel, MAX_AHEAD, ONE, Op, Plan, Together, dims, state};
 use crate::backend::gpu::args::*;
 use crate::backend::gpu::layout::{Arena, Rows};
+use crate::backend::gpu::together::MAX_TOGETHER;
 use crate::backend::gpu::weights::{Part, Parts, Tables};
 use crate::config::{Activation, ConvPadding, ModelConfig, Norm, VOCAB};
 use crate::error::{Error, ErrorKind, Result};
@@ -22,6 +23,8 @@ pub(super) struct Places {
     arriving: Rows,
     x: Rows,
     aggregated: Rows,
+    /// A row of the aggregated stream in the making, of each of several sessions.
+    coarse: Rows,
     pub(super) normed: usize,
     qkv: usize,
     mixed: usize,
@@ -67,9 +70,10 @@ impl<'a> Builder<'a> {
         }
         let agg = config.aggregated_stream.as_ref();
         let agg_width = agg.map_or(0, |agg| agg.d_model);
-        let widest = |of: &dyn Fn(usize) -> usize| {
-            (stack_rows * of(config.d_model)).max(if agg.is_some() { coarse * of(agg_width) } else { 0 })
-        };
+        let together = if causal && agg.is_some() { rows.min(MAX_TOGETHER) } else { 0 };
+        let coarse_rows = if agg.is_some() { coarse.max(together) } else { 0 };
+        let widest =
+            |of: &dyn Fn(usize) -> usize| (stack_rows * of(config.d_model)).max(coarse_rows * of(agg_width));
         let kv_width = |d: usize| d / config.n_heads * config.kv_heads();
         let ffn = |d: usize| d * config.ffn_multiplier;
         let gated = config.ffn_activation == Activation::Swiglu;
@@ -87,6 +91,7 @@ impl<'a> Builder<'a> {
             x: Rows::new(arena.take(stack_rows * config.d_model), config.d_model),
             // A causal model keeps its coarse states.
             aggregated: Rows { by_position: causal, ..Rows::new(arena.take(coarse * agg_width), agg_width) },
+            coarse: Rows::new(arena.take(together * agg_width), agg_width),
             // The output layer's input is normalized here too, of every row where all are scored.
             normed: arena.take(widest(&|d| d).max(if causal { rows } else { 1 } * config.output_dim())),
             qkv: arena.take(widest(&|d| d + 2 * kv_width(d))),
@@ -162,6 +167,7 @@ impl<'a> Builder<'a> {
             };
             Together {
                 step: each(&step),
+                coarse: each(&coarse_step),
                 join: each(&join),
                 head: each(&head),
                 embedding: each(&embedding),
@@ -253,7 +259,7 @@ impl<'a> Builder<'a> {
             self.block(block, n, config.d_model, x, tables, dim, last_only && n + 1 == blocks.len());
         }
         if !causal {
-            self.copy_row(x, None, self.places.states, config.d_model);
+            self.copy_rows(x, None, self.places.states, ONE, config.d_model);
         }
         if config.aggregated_stream.is_some() && !self.single {
             self.coarse_stream(if causal { COARSE } else { Dim(dim.0 + 2) }, !causal);
@@ -261,7 +267,8 @@ impl<'a> Builder<'a> {
                 (false, _) => {
                     let mut end = self.places.states;
                     end.at += config.d_model;
-                    self.copy_row(self.places.aggregated, None, end, config.output_dim() - config.d_model);
+                    let width = config.output_dim() - config.d_model;
+                    self.copy_rows(self.places.aggregated, None, end, ONE, width);
                 }
                 (true, false) => self.join(dim, Dim(0)),
                 (true, true) => self.join(ONE, Dim(dim.0 + 1)),
@@ -284,12 +291,16 @@ impl<'a> Builder<'a> {
         }
         input.stride *= agg.stride;
         let tables = self.parts.aggregated;
-        let x = self.places.aggregated;
+        let states = self.places.aggregated;
+        let x = if self.single { self.places.coarse } else { states };
         let start = self.ops.len();
         self.linear(&tensors.conv, input, x, dim, Args { positions: tables.added, ..Args::default() });
         for (n, block) in tensors.blocks.iter().enumerate() {
             let last_only = last_only && n + 1 == tensors.blocks.len();
             self.block(block, config.n_layers + n, agg.d_model, x, tables, dim, last_only);
+        }
+        if self.single {
+            self.copy_rows(x, None, states, dim, agg.d_model);
         }
         if config.is_causal() {
             self.ops[start..].iter_mut().for_each(|op| op.args.divide = agg.stride as u32);
@@ -419,7 +430,7 @@ impl<'a> Builder<'a> {
         self.ops.push(attend);
         let rows = if skip == Dim(0) { dim } else { ONE };
         if rows != dim {
-            self.copy_row(x, Some(skip), x, width);
+            self.copy_rows(x, Some(skip), x, ONE, width);
         }
         // From here on, `last_only` makes this a single row, which goes the way of single rows.
         let single = std::mem::replace(&mut self.single, rows == ONE);

@@ -94,10 +94,11 @@ impl Builder<'_> {
         self.ops.push(op);
     }
 
-    /// Copies a row of `x`, the one that a dimension names or the first, to `y`.
-    pub(super) fn copy_row(&mut self, x: Rows, row: Option<Dim>, y: Rows, width: usize) {
-        let mut op = op(Kernel::CopyRow);
-        (op.args.skip, op.args.outputs) = (row.map_or(0, |dim| dim.0), width as u32);
+    /// Copies rows of `x`, from the one that a dimension names on or from the first, to `y`.
+    pub(super) fn copy_rows(&mut self, x: Rows, from: Option<Dim>, y: Rows, dim: Dim, width: usize) {
+        let mut op = op(Kernel::CopyRows);
+        op.args.rows = dim.0;
+        (op.args.skip, op.args.outputs) = (from.map_or(0, |dim| dim.0), width as u32);
         x.as_input(&mut op.args);
         y.as_result(&mut op.args);
         self.ops.push(op);
