@@ -1,5 +1,6 @@
 // A libcuda for tests: the entry points that the engine uses, on the CPU, with the kernels of kernels.cu in it. Memory is
-// filled with NaN when it is handed out; every size and range is checked; FAIL_CALL=N makes call number N, and all after
+// filled with NaN when it is handed out; every size and range is checked, and that the context is current where it must be,
+// and only then; FAIL_CALL=N makes call number N, and all after
 // it, fail as a lost device does; FAKE_MEMORY is how many bytes there are; FAKE_NO_COOPERATION takes
 // cooperative launches away.
 #include "kernels.cu"
@@ -125,12 +126,14 @@ static void run(u32 n, bool together, const std::function<void()>& f) {
 
 // ---- the driver -------------------------------------------------------------------------------------------------------
 
-enum { SUCCESS = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NOT_FOUND = 500, LAUNCH_FAILED = 719 };
+enum { SUCCESS = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, INVALID_CONTEXT = 201, NOT_FOUND = 500, LAUNCH_FAILED = 719,
+       CAPTURE_UNSUPPORTED = 900 };
 static std::recursive_mutex lock;
 static std::map<u64, size_t> allocations;
 static size_t allocated;
 typedef std::vector<std::function<void()>> Recording;
 static thread_local Recording* recording;
+static thread_local bool current;  // whether the context is, on this thread
 
 static bool fails() {
   static long calls = 0, last = 0;  // counted anew for each N
@@ -140,6 +143,7 @@ static bool fails() {
   return n && ++calls >= n;
 }
 #define CALL std::lock_guard<std::recursive_mutex> guard(lock); if (fails()) return LAUNCH_FAILED
+#define CALL_IN_CONTEXT CALL; if (!current) return INVALID_CONTEXT
 static bool within(u64 address, size_t bytes) {
   auto it = allocations.upper_bound(address);
   if (it == allocations.begin()) return false;
@@ -174,15 +178,28 @@ int cuDeviceGetName(char* name, int len, int) { CALL; snprintf(name, len, "the t
 int cuDeviceTotalMem_v2(size_t* bytes, int) { CALL; *bytes = 1 << 30; return SUCCESS; }
 int cuDevicePrimaryCtxRetain(void** context, int) { CALL; *context = (void*)1; return SUCCESS; }
 int cuDevicePrimaryCtxRelease_v2(int) { return SUCCESS; }
-int cuCtxSetCurrent(void*) { CALL; return SUCCESS; }
-int cuModuleLoadData(void** module, const void* ptx) {
+int cuCtxPushCurrent_v2(void*) {
   CALL;
+  if (current) return INVALID_CONTEXT;  // somebody forgot to pop
+  current = true;
+  return SUCCESS;
+}
+int cuCtxPopCurrent_v2(void** context) {
+  // Also on a lost device.
+  if (!current) return INVALID_CONTEXT;
+  current = false;
+  *context = (void*)1;
+  CALL;
+  return SUCCESS;
+}
+int cuModuleLoadData(void** module, const void* ptx) {
+  CALL_IN_CONTEXT;
   *module = (void*)2;
   return strstr((const char*)ptx, ".entry run_program") ? SUCCESS : INVALID_VALUE;
 }
 int cuModuleUnload(void*) { return SUCCESS; }
 int cuModuleGetFunction(void** function, void*, const char* name) {
-  CALL;
+  CALL_IN_CONTEXT;
   if (!strcmp(name, "run_program")) { *function = (void*)run_program; return SUCCESS; }
   auto it = kernels().find(name);
   if (it == kernels().end() || !strstr(name, it->first.c_str())) return NOT_FOUND;
@@ -190,7 +207,8 @@ int cuModuleGetFunction(void** function, void*, const char* name) {
   return SUCCESS;
 }
 int cuMemAlloc_v2(u64* address, size_t bytes) {
-  CALL;
+  CALL_IN_CONTEXT;
+  if (recording) return CAPTURE_UNSUPPORTED;
   const char* most = getenv("FAKE_MEMORY");
   if (most && allocated + bytes > (size_t)atoll(most)) return OUT_OF_MEMORY;
   void* p = aligned_alloc(256, (bytes + 255) / 256 * 256);
@@ -210,35 +228,35 @@ int cuMemFree_v2(u64 address) {
   return SUCCESS;
 }
 int cuMemcpyHtoDAsync_v2(u64 to, const void* from, size_t bytes, void*) {
-  CALL;
+  CALL_IN_CONTEXT;
   if (recording || !within(to, bytes)) return INVALID_VALUE;
   memcpy((void*)to, from, bytes);
   return SUCCESS;
 }
 int cuMemcpyDtoHAsync_v2(void* to, u64 from, size_t bytes, void*) {
-  CALL;
+  CALL_IN_CONTEXT;
   if (recording || !within(from, bytes)) return INVALID_VALUE;
   memcpy(to, (void*)from, bytes);
   return SUCCESS;
 }
 int cuMemcpyDtoDAsync_v2(u64 to, u64 from, size_t bytes, void*) {
-  CALL;
+  CALL_IN_CONTEXT;
   if (!within(from, bytes) || !within(to, bytes)) return INVALID_VALUE;
   memcpy((void*)to, (void*)from, bytes);
   return SUCCESS;
 }
 int cuMemsetD8Async(u64 at, unsigned char value, size_t bytes, void*) {
-  CALL;
+  CALL_IN_CONTEXT;
   if (!within(at, bytes)) return INVALID_VALUE;
   memset((void*)at, value, bytes);
   return SUCCESS;
 }
-int cuStreamCreate(void** stream, unsigned) { CALL; *stream = (void*)3; return SUCCESS; }
+int cuStreamCreate(void** stream, unsigned) { CALL_IN_CONTEXT; *stream = (void*)3; return SUCCESS; }
 int cuStreamDestroy_v2(void*) { return SUCCESS; }
-int cuStreamSynchronize(void*) { CALL; return SUCCESS; }
+int cuStreamSynchronize(void*) { CALL_IN_CONTEXT; return recording ? CAPTURE_UNSUPPORTED : SUCCESS; }
 int cuLaunchKernel(void* f, unsigned x, unsigned y, unsigned z, unsigned tx, unsigned ty, unsigned tz, unsigned,
                    void*, void** arguments, void**) {
-  CALL;
+  CALL_IN_CONTEXT;
   if (x == 0 || y * z * ty * tz != 1 || tx != THREADS) return INVALID_VALUE;
   Step step = *(Step*)arguments[0];
   submit([=] { shim::run(x, false, [=] { ((StepKernel)f)(step); }); });
@@ -246,7 +264,7 @@ int cuLaunchKernel(void* f, unsigned x, unsigned y, unsigned z, unsigned tx, uns
 }
 int cuLaunchCooperativeKernel(void* f, unsigned x, unsigned, unsigned, unsigned tx, unsigned, unsigned, unsigned,
                               void*, void** arguments) {
-  CALL;
+  CALL_IN_CONTEXT;
   if (f != (void*)run_program || x == 0 || tx != THREADS) return INVALID_VALUE;
   const Step* steps = *(const Step**)arguments[0];
   const u32* program = *(const u32**)arguments[1];
@@ -255,21 +273,26 @@ int cuLaunchCooperativeKernel(void* f, unsigned x, unsigned, unsigned, unsigned 
   submit([=] { shim::run(x, true, [=] { run_program(steps, program, n, barrier); }); });
   return SUCCESS;
 }
-int cuOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, void*, int, size_t) { CALL; *blocks = 2; return SUCCESS; }
-int cuStreamBeginCapture_v2(void*, int) {
-  CALL;
-  if (recording) return INVALID_VALUE;
+int cuOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, void*, int, size_t) {
+  CALL_IN_CONTEXT;
+  *blocks = 2;
+  return SUCCESS;
+}
+int cuStreamBeginCapture_v2(void*, int mode) {
+  CALL_IN_CONTEXT;
+  // Mode 0 would forbid every other thread to allocate meanwhile.
+  if (recording || mode == 0) return INVALID_VALUE;
   recording = new Recording;
   return SUCCESS;
 }
 int cuStreamEndCapture(void*, void** graph) { *graph = recording; recording = 0; return SUCCESS; }
 int cuGraphInstantiateWithFlags(void** exec, void* graph, u64) {
-  CALL;
+  CALL_IN_CONTEXT;
   *exec = new Recording(*(Recording*)graph);
   return SUCCESS;
 }
 int cuGraphLaunch(void* exec, void*) {
-  CALL;
+  CALL_IN_CONTEXT;
   for (auto& work : *(Recording*)exec) work();
   return SUCCESS;
 }

@@ -196,21 +196,23 @@ fn a_trained_model_has_the_same_bits_a_byte_everywhere() {
 #[test]
 fn sessions_of_a_model_work_side_by_side() {
     let [_, model] = models(ALL[0].1, "F32");
-    let logits_of_each_byte = |bytes: &[u8]| -> Vec<Vec<f32>> {
+    let work = |bytes: &[u8]| -> (Vec<Vec<f32>>, [u8; 4]) {
         let mut session = session(&model);
         let after = |byte: &u8| {
             session.feed(&[*byte]).unwrap();
             session.logits().unwrap().to_vec()
         };
-        bytes.iter().map(after).collect()
+        let logits = bytes.iter().map(after).collect();
+        let (mut text, mut n) = ([0; 4], 0);
+        session.generate(&mut Sampler::greedy(), &[], &mut text, &mut n).unwrap();
+        (logits, text)
     };
-    let bytes = some_bytes(24, 6);
-    let alone = logits_of_each_byte(&bytes);
+    let bytes = some_bytes(16, 6);
+    let alone = work(&bytes);
     std::thread::scope(|scope| {
-        let threads =
-            [(); 4].map(|()| scope.spawn(|| (0..6).map(|_| logits_of_each_byte(&bytes)).collect::<Vec<_>>()));
+        let threads = [(); 4].map(|()| scope.spawn(|| (0..6).map(|_| work(&bytes)).collect::<Vec<_>>()));
         for thread in threads {
-            assert!(thread.join().unwrap().iter().all(|logits| *logits == alone));
+            assert!(thread.join().unwrap().iter().all(|result| *result == alone));
         }
     });
 }

@@ -2,8 +2,8 @@
 //!
 //! A machine without the driver, or with one that lacks a function, gets an error that says so.
 
-use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
-use std::sync::Arc;
+use std::ffi::{CStr, OsString, c_char, c_int, c_uint, c_void};
+use std::sync::{Arc, Mutex};
 
 use crate::device::{DeviceInfo, DeviceKind};
 use crate::error::{Error, ErrorKind, Result};
@@ -21,15 +21,13 @@ macro_rules! functions {
         /// The driver's functions.
         pub(super) struct Driver {
             $($name: unsafe extern "C" fn($($argument),*) -> c_int,)*
-            // Last, so that the functions do not outlive it.
-            _library: libloading::Library,
         }
 
         impl Driver {
             fn from_library(library: libloading::Library) -> Result<Driver> {
                 $(
                     // SAFETY: the symbol is the function of this name and type in every version of the driver API;
-                    // the library is kept as long as the pointer.
+                    // the library is never unloaded where this returns the pointer.
                     let $name = unsafe {
                         library.get::<unsafe extern "C" fn($($argument),*) -> c_int>($symbol.as_bytes())
                     };
@@ -37,7 +35,8 @@ macro_rules! functions {
                         failed(format!("the driver has no function {}: it is too old", $symbol.trim_end_matches('\0')))
                     })?;
                 )*
-                Ok(Driver { $($name,)* _library: library })
+                std::mem::forget(library);
+                Ok(Driver { $($name,)* })
             }
         }
     };
@@ -52,7 +51,8 @@ functions! {
     device_memory = "cuDeviceTotalMem_v2\0"(*mut usize, c_int);
     context_retain = "cuDevicePrimaryCtxRetain\0"(*mut Handle, c_int);
     context_release = "cuDevicePrimaryCtxRelease_v2\0"(c_int);
-    context_set = "cuCtxSetCurrent\0"(Handle);
+    context_push = "cuCtxPushCurrent_v2\0"(Handle);
+    context_pop = "cuCtxPopCurrent_v2\0"(*mut Handle);
     module_load = "cuModuleLoadData\0"(*mut Handle, *const c_void);
     module_unload = "cuModuleUnload\0"(Handle);
     module_function = "cuModuleGetFunction\0"(*mut Handle, Handle, *const c_char);
@@ -81,18 +81,28 @@ fn failed(what: impl std::fmt::Display) -> Error {
     Error::new(ErrorKind::Device, format!("CUDA: {what}"))
 }
 
+/// The drivers that were loaded, by the names of their libraries. They stay: a driver has threads of its own, and is not
+/// made for being unloaded.
+static LOADED: Mutex<Vec<(OsString, &'static Driver)>> = Mutex::new(Vec::new());
+
 impl Driver {
-    fn load() -> Result<Driver> {
+    fn load() -> Result<&'static Driver> {
         let named = std::env::var_os(DRIVER);
         let usual: &[&str] = if cfg!(windows) { &["nvcuda.dll"] } else { &["libcuda.so.1", "libcuda.so"] };
-        let names: Vec<std::ffi::OsString> = match named {
+        let names: Vec<OsString> = match named {
             Some(name) => vec![name],
             None => usual.iter().map(Into::into).collect(),
         };
+        let mut loaded = LOADED.lock().unwrap_or_else(|e| e.into_inner());
         for name in &names {
+            if let Some((_, driver)) = loaded.iter().find(|(known, _)| known == name) {
+                return Ok(driver);
+            }
             // SAFETY: what the driver's library does when it is loaded is NVIDIA's; that is how all programs use it.
             if let Ok(library) = unsafe { libloading::Library::new(name) } {
-                return Driver::from_library(library);
+                let driver: &Driver = Box::leak(Box::new(Driver::from_library(library)?));
+                loaded.push((name.clone(), driver));
+                return Ok(driver);
             }
         }
         Err(failed(format!("the driver's library {:?} was not found", names[0])))
@@ -121,15 +131,15 @@ impl Driver {
 
 /// A device with its context.
 pub(super) struct Gpu {
-    driver: Driver,
+    driver: &'static Driver,
     device: c_int,
     context: Handle,
     /// Multiprocessors.
     pub processors: u32,
 }
 
-// SAFETY: the driver's functions may be called from any thread; `context` is only ever made current, and the other
-// handles belong to it.
+// SAFETY: the driver's functions may be called from any thread; `context` is only ever made current while one is, and the
+// other handles belong to it.
 unsafe impl Send for Gpu {}
 // SAFETY: as above.
 unsafe impl Sync for Gpu {}
@@ -165,8 +175,8 @@ fn count(driver: &Driver) -> Result<c_int> {
 /// The devices of this machine; none where the driver is missing or does not start.
 pub(crate) fn list() -> Vec<DeviceInfo> {
     let Ok(driver) = Driver::load() else { return Vec::new() };
-    let count = count(&driver).unwrap_or(0);
-    (0..count).filter_map(|i| describe(&driver, i).ok()).collect()
+    let count = count(driver).unwrap_or(0);
+    (0..count).filter_map(|i| describe(driver, i).ok()).collect()
 }
 
 fn describe(driver: &Driver, index: c_int) -> Result<DeviceInfo> {
@@ -196,7 +206,7 @@ impl Gpu {
     /// Opens the device of this number.
     pub(super) fn open(index: usize) -> Result<Arc<Gpu>> {
         let driver = Driver::load()?;
-        let count = count(&driver)?;
+        let count = count(driver)?;
         if index >= count.max(0) as usize {
             return Err(failed(format!("there is no device cuda:{index}: {count} found")));
         }
@@ -206,15 +216,33 @@ impl Gpu {
             driver.check((driver.device_get)(&mut device, index as c_int), "opening the device")?;
             driver.check((driver.context_retain)(&mut context, device), "opening the device")?;
         }
-        let processors = attribute(&driver, device, MULTIPROCESSORS).unwrap_or(1).max(1) as u32;
+        let processors = attribute(driver, device, MULTIPROCESSORS).unwrap_or(1).max(1) as u32;
         Ok(Arc::new(Gpu { driver, device, context, processors }))
     }
 
-    /// Calls driver functions with the device's context current on this thread.
+    /// Calls driver functions with the device's context current on this thread. Whatever was current before, of a
+    /// program that uses CUDA itself, is so again afterwards.
     fn call(&self, doing: &str, call: impl FnOnce(&Driver) -> c_int) -> Result<()> {
         // SAFETY: the context lives as long as `self`.
-        self.driver.check(unsafe { (self.driver.context_set)(self.context) }, doing)?;
-        self.driver.check(call(&self.driver), doing)
+        self.driver.check(unsafe { (self.driver.context_push)(self.context) }, doing)?;
+        let code = call(self.driver);
+        self.driver.check([code, self.pop()].into_iter().find(|&code| code != 0).unwrap_or(0), doing)
+    }
+
+    /// [`call`](Gpu::call) of what gives something back: also where the device is lost and its context no longer current.
+    fn give_back(&self, doing: &str, call: impl FnOnce(&Driver) -> c_int) -> Result<()> {
+        // SAFETY: the context lives as long as `self`.
+        let pushed = unsafe { (self.driver.context_push)(self.context) };
+        let code = call(self.driver);
+        let popped = if pushed == 0 { self.pop() } else { 0 };
+        self.driver.check([pushed, code, popped].into_iter().find(|&code| code != 0).unwrap_or(0), doing)
+    }
+
+    /// Takes the context away that was pushed last.
+    fn pop(&self) -> c_int {
+        let mut context = std::ptr::null_mut();
+        // SAFETY: the function writes one handle.
+        unsafe { (self.driver.context_pop)(&mut context) }
     }
 
     /// Compiles PTX.
@@ -237,7 +265,7 @@ impl Gpu {
 
     /// Whether the blocks of a launch can wait for each other.
     pub(super) fn launches_together(&self) -> bool {
-        attribute(&self.driver, self.device, COOPERATIVE_LAUNCH).is_ok_and(|able| able != 0)
+        attribute(self.driver, self.device, COOPERATIVE_LAUNCH).is_ok_and(|able| able != 0)
     }
 
     pub(super) fn stream(self: &Arc<Self>) -> Result<Stream> {
@@ -277,7 +305,7 @@ impl Module {
 impl Drop for Module {
     fn drop(&mut self) {
         // SAFETY: nothing runs any more: every stream that could was waited for and dropped before its model.
-        let _ = self.gpu.call("unloading the kernels", |d| unsafe { (d.module_unload)(self.handle) });
+        let _ = self.gpu.give_back("unloading the kernels", |d| unsafe { (d.module_unload)(self.handle) });
     }
 }
 
@@ -292,7 +320,7 @@ pub(super) struct Buffer {
 impl Drop for Buffer {
     fn drop(&mut self) {
         // SAFETY: the address came from `alloc`; the driver waits for what still uses it.
-        let _ = self.gpu.call("freeing memory", |d| unsafe { (d.free)(self.address) });
+        let _ = self.gpu.give_back("freeing memory", |d| unsafe { (d.free)(self.address) });
     }
 }
 
@@ -315,10 +343,11 @@ impl Stream {
         Ok(buffer)
     }
 
-    /// Memory that holds these bytes.
+    /// Memory that holds these bytes, once this returns.
     pub(super) fn constant(&self, what: &str, bytes: &[u8]) -> Result<Buffer> {
         let buffer = self.zeros(what, bytes.len())?;
         self.upload(&buffer, 0, bytes)?;
+        self.wait()?;
         Ok(buffer)
     }
 
@@ -401,11 +430,12 @@ impl Stream {
         let worked = work();
         let mut graph = std::ptr::null_mut();
         // SAFETY: the function writes one handle.
-        let ended = self.gpu.call("ending a graph", |d| unsafe { (d.capture_end)(self.handle, &mut graph) });
+        let ended =
+            self.gpu.give_back("ending a graph", |d| unsafe { (d.capture_end)(self.handle, &mut graph) });
         if let Err(error) = worked.and(ended) {
             if !graph.is_null() {
                 // SAFETY: the graph was just made, and nothing else has its handle.
-                let _ = self.gpu.call("dropping a graph", |d| unsafe { (d.graph_destroy)(graph) });
+                let _ = self.gpu.give_back("dropping a graph", |d| unsafe { (d.graph_destroy)(graph) });
             }
             return Err(error);
         }
@@ -431,7 +461,7 @@ impl Drop for Stream {
         // An error that waited until now has nobody left to hear it.
         let _ = self.wait();
         // SAFETY: the stream is idle and used no more.
-        let _ = self.gpu.call("ending a stream", |d| unsafe { (d.stream_destroy)(self.handle) });
+        let _ = self.gpu.give_back("ending a stream", |d| unsafe { (d.stream_destroy)(self.handle) });
     }
 }
 
@@ -445,6 +475,6 @@ pub(super) struct Graph {
 impl Drop for Graph {
     fn drop(&mut self) {
         // SAFETY: its stream was waited for.
-        let _ = self.gpu.call("dropping a graph", |d| unsafe { (d.graph_exec_destroy)(self.handle) });
+        let _ = self.gpu.give_back("dropping a graph", |d| unsafe { (d.graph_exec_destroy)(self.handle) });
     }
 }

@@ -96,7 +96,6 @@ impl CudaModel {
             .collect::<Result<_>>()?;
         let constants =
             stream.constant("the model's vectors and tables", bytemuck::cast_slice(&parts.constants))?;
-        stream.wait()?;
         let model = Arc::new(CudaModel {
             matrices,
             constants,

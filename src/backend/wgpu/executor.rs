@@ -60,6 +60,9 @@ fn workgroups(op: &Op, dims: &[u32]) -> [u32; 2] {
 /// row's kernel costs that much a row.
 const HALF_OF_TILE: usize = 32;
 
+/// What errors of reading are about.
+const READING: &str = "reading results";
+
 /// How long the answer to a read may take once the device is done.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -235,23 +238,37 @@ impl WgpuExecutor {
     /// Reads words of buffers, from each of these places on.
     fn read<T: bytemuck::Pod>(&self, reads: &mut [(&wgpu::Buffer, usize, &mut [T])]) -> Result<()> {
         let gpu = &self.model.gpu;
-        let total = reads.iter().map(|(_, _, words)| size_of_val(&**words) as u64).sum();
-        let (sender, receiver) = mpsc::channel();
-        gpu.guarded("reading results", || {
+        let mut total = 0;
+        gpu.guarded(READING, || {
             let mut encoder = gpu.device.create_command_encoder(&Default::default());
-            let mut at = 0;
             for (buffer, start, words) in reads.iter() {
-                copy(&mut encoder, (buffer, 4 * *start as u64), (&self.staging, at), words.len() as u32);
-                at += size_of_val(&**words) as u64;
+                copy(&mut encoder, (buffer, 4 * *start as u64), (&self.staging, total), words.len() as u32);
+                total += size_of_val(&**words) as u64;
             }
             gpu.queue.submit([encoder.finish()]);
+        })?;
+        let result = self.read_staging(total, reads);
+        // Also after an error: what is mapped cannot be read into again. If it is the mapping that failed, this fails, too.
+        let unmapped = gpu.guarded(READING, || self.staging.unmap());
+        result.and(unmapped)
+    }
+
+    /// Brings the staging buffer's first `total` bytes to this side; leaves them mapped.
+    fn read_staging<T: bytemuck::Pod>(
+        &self,
+        total: u64,
+        reads: &mut [(&wgpu::Buffer, usize, &mut [T])],
+    ) -> Result<()> {
+        let gpu = &self.model.gpu;
+        let (sender, receiver) = mpsc::channel();
+        gpu.guarded(READING, || {
             self.staging.map_async(wgpu::MapMode::Read, 0..total, move |result| {
                 // The receiver waits below; were it gone, nobody would need the answer.
                 let _ = sender.send(result);
             });
         })?;
         gpu.wait()?;
-        let failed = |what: String| Error::new(ErrorKind::Device, format!("wgpu: reading results: {what}"));
+        let failed = |what: String| Error::new(ErrorKind::Device, format!("wgpu: {READING}: {what}"));
         // Another thread that waits for this device may be the one that brings the answer, and not have got to it yet.
         match receiver.recv_timeout(ANSWER_TIMEOUT) {
             Ok(Ok(())) => {}
@@ -265,8 +282,6 @@ impl WgpuExecutor {
             bytemuck::cast_slice_mut(words).copy_from_slice(now);
             bytes = rest;
         }
-        drop(view);
-        self.staging.unmap();
         Ok(())
     }
 }

@@ -88,6 +88,11 @@ impl WgpuModel {
         }))
     }
 
+    #[cfg(test)]
+    pub(super) fn parts(&self) -> &Parts {
+        &self.parts
+    }
+
     /// A new state for a context of `context` bytes; `padded`: as the configuration says, a window is padded.
     pub(crate) fn new_engine(self: &Arc<Self>, context: usize, padded: bool) -> Result<GpuEngine> {
         let plan = Arc::new(Plan::new(&self.parts, context)?);
