@@ -1,9 +1,10 @@
 //! Products with matrices of floats, straight from the file's row-major numbers.
 //!
-//! Every output is one vector of sums over the columns, added up at the end: the same additions in the same order,
-//! whether one row of x is multiplied (decoding) or many (prefill), and wherever the work is cut.
+//! Every output is one vector of sums over the columns, or two in turn, added up at the end: the same additions in the same
+//! order, whether one row of x is multiplied (decoding) or many (prefill), and wherever the work is cut.
 #![allow(unsafe_op_in_unsafe_fn, reason = "every kernel asks what the operations of `Simd` ask")]
 
+use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use super::compute::Parts;
@@ -13,10 +14,14 @@ use crate::simd::{Isa, Simd, TILE, dispatch};
 pub(super) const UNIT: usize = 8;
 /// Bytes of x that stay in the cache while the rows of W pass.
 const X_BYTES: usize = 320 << 10;
+/// Columns up to which rows of W are widened once for all rows of x: so many, times 4 rows, lie on the stack.
+const WIDENED_COLS: usize = 2048;
 
 /// How weights are stored.
 pub(super) trait Float: Copy + 'static {
     type Number: Copy + Default + 'static;
+    /// Whether they have 16 bits in the file.
+    const FROM_16: bool;
     unsafe fn load<S: Simd>(p: *const Self::Number) -> S::F;
 }
 
@@ -26,9 +31,13 @@ pub(super) struct F32;
 pub(super) struct F16;
 #[derive(Clone, Copy)]
 pub(super) struct BF16;
+/// f32 that 16 bits were widened to.
+#[derive(Clone, Copy)]
+struct Widened;
 
 impl Float for F32 {
     type Number = f32;
+    const FROM_16: bool = false;
     #[inline(always)]
     unsafe fn load<S: Simd>(p: *const f32) -> S::F {
         S::load(p)
@@ -37,6 +46,7 @@ impl Float for F32 {
 
 impl Float for F16 {
     type Number = u16;
+    const FROM_16: bool = true;
     #[inline(always)]
     unsafe fn load<S: Simd>(p: *const u16) -> S::F {
         S::load_f16(p)
@@ -45,10 +55,25 @@ impl Float for F16 {
 
 impl Float for BF16 {
     type Number = u16;
+    const FROM_16: bool = true;
     #[inline(always)]
     unsafe fn load<S: Simd>(p: *const u16) -> S::F {
         S::load_bf16(p)
     }
+}
+
+impl Float for Widened {
+    type Number = f32;
+    const FROM_16: bool = true;
+    #[inline(always)]
+    unsafe fn load<S: Simd>(p: *const f32) -> S::F {
+        S::load(p)
+    }
+}
+
+/// Vectors of sums of an output.
+const fn chains<S: Simd, W: Float>() -> usize {
+    if W::FROM_16 { S::CHAINS_16 } else { 1 }
 }
 
 /// The first n < LANES weights, zeros after them.
@@ -83,6 +108,29 @@ impl<'a> Output<'a> {
     }
 }
 
+/// Adds the products of `n` columns, at most LANES, of XN rows of x and WN rows of W.
+#[inline(always)]
+unsafe fn add_products<S: Simd, W: Float, const XN: usize, const WN: usize>(
+    w: *const W::Number,
+    x: *const f32,
+    cols: usize,
+    n: usize,
+    sums: &mut [[S::F; WN]; XN],
+) {
+    let mut rows = [S::zero(); WN];
+    for j in 0..WN {
+        let w = w.add(j * cols);
+        rows[j] = if n == S::LANES { W::load::<S>(w) } else { load_first::<S, W>(w, n) };
+    }
+    for i in 0..XN {
+        let x = x.add(i * cols);
+        let x = if n == S::LANES { S::load(x) } else { S::load_first(x, n) };
+        for j in 0..WN {
+            sums[i][j] = S::fma(x, rows[j], sums[i][j]);
+        }
+    }
+}
+
 /// XN rows of x by WN rows of W.
 #[inline(always)]
 unsafe fn block<S: Simd, W: Float, const XN: usize, const WN: usize>(
@@ -92,32 +140,30 @@ unsafe fn block<S: Simd, W: Float, const XN: usize, const WN: usize>(
     out: *mut f32,
     stride: usize,
 ) {
-    let mut sums = [[S::zero(); WN]; XN];
-    let whole = cols - cols % S::LANES;
+    let mut all = [[[S::zero(); WN]; XN]; 2];
+    let used = &mut all[..const { chains::<S, W>() }];
+    let whole = cols - cols % (used.len() * S::LANES);
     let mut k = 0;
     while k < whole {
-        let mut rows = [S::zero(); WN];
-        for j in 0..WN {
-            rows[j] = W::load::<S>(w.add(j * cols + k));
-        }
-        for i in 0..XN {
-            let x = S::load(x.add(i * cols + k));
-            for j in 0..WN {
-                sums[i][j] = S::fma(x, rows[j], sums[i][j]);
-            }
-        }
-        k += S::LANES;
-    }
-    if k < cols {
-        for i in 0..XN {
-            let x = S::load_first(x.add(i * cols + k), cols - k);
-            for j in 0..WN {
-                let row = load_first::<S, W>(w.add(j * cols + k), cols - k);
-                sums[i][j] = S::fma(x, row, sums[i][j]);
-            }
+        for sums in &mut *used {
+            add_products::<S, W, XN, WN>(w.add(k), x.add(k), cols, S::LANES, sums);
+            k += S::LANES;
         }
     }
+    for sums in used {
+        let n = (cols - k).min(S::LANES);
+        if n > 0 {
+            add_products::<S, W, XN, WN>(w.add(k), x.add(k), cols, n, sums);
+        }
+        k += n;
+    }
+    let [mut sums, second] = all;
     for i in 0..XN {
+        for j in 0..WN {
+            if const { chains::<S, W>() == 2 } {
+                sums[i][j] = S::add(sums[i][j], second[i][j]);
+            }
+        }
         let out = out.add(i * stride);
         if WN.is_multiple_of(4) {
             for j in (0..WN).step_by(4) {
@@ -129,6 +175,37 @@ unsafe fn block<S: Simd, W: Float, const XN: usize, const WN: usize>(
                 *out.add(j) = S::sum(sums[i][j]);
             }
         }
+    }
+}
+
+/// `n` rows of x by the first 4 rows of W.
+#[inline(always)]
+unsafe fn four_rows<S: Simd, W: Float>(
+    w: *const W::Number,
+    cols: usize,
+    x: *const f32,
+    n: usize,
+    out: *mut f32,
+    stride: usize,
+) {
+    let together = S::BLOCK_X / const { chains::<S, W>() };
+    let mut i = 0;
+    while n - i >= together && together > 1 {
+        let (x, out) = (x.add(i * cols), out.add(i * stride));
+        match together {
+            6 => block::<S, W, 6, 4>(w, x, cols, out, stride),
+            4 => block::<S, W, 4, 4>(w, x, cols, out, stride),
+            3 => block::<S, W, 3, 4>(w, x, cols, out, stride),
+            _ => block::<S, W, 2, 4>(w, x, cols, out, stride),
+        }
+        i += together;
+    }
+    while n - i >= 2 {
+        block::<S, W, 2, 4>(w, x.add(i * cols), cols, out.add(i * stride), stride);
+        i += 2;
+    }
+    if i < n {
+        block::<S, W, 1, 4>(w, x.add(i * cols), cols, out.add(i * stride), stride);
     }
 }
 
@@ -148,38 +225,41 @@ unsafe fn product_kernel<S: Simd, W: Float>(
     while first < n {
         // A last row or two more is cheaper than another pass over W.
         let end = if n - first < together + S::BLOCK_X { n } else { first + together };
+        let (x, n) = (x.add(first * cols), end - first);
         let mut r = 0;
+        while r + 4 <= rows {
+            let (w, out) = (w.add(r * cols), out.add(first * stride + r));
+            if const { chains::<S, W>() == 2 } && cols <= WIDENED_COLS && n >= 4 * S::BLOCK_X {
+                let mut widened = [const { MaybeUninit::<f32>::uninit() }; 4 * WIDENED_COLS];
+                let widened = widened.as_mut_ptr().cast::<f32>();
+                widen::<S, W>(w, 4 * cols, widened);
+                four_rows::<S, Widened>(widened, cols, x, n, out, stride);
+            } else {
+                four_rows::<S, W>(w, cols, x, n, out, stride);
+            }
+            r += 4;
+        }
         while r < rows {
-            let w = w.add(r * cols);
-            let mut i = first;
-            let wn = if rows - r < S::BLOCK_W { 1 } else { S::BLOCK_W };
-            if wn > 1 {
-                while end - i >= S::BLOCK_X && S::BLOCK_X > 1 {
-                    let (x, out) = (x.add(i * cols), out.add(i * stride + r));
-                    match (S::BLOCK_X, S::BLOCK_W) {
-                        (6, 4) => block::<S, W, 6, 4>(w, x, cols, out, stride),
-                        (4, 4) => block::<S, W, 4, 4>(w, x, cols, out, stride),
-                        (3, 4) => block::<S, W, 3, 4>(w, x, cols, out, stride),
-                        _ => block::<S, W, 2, 4>(w, x, cols, out, stride),
-                    }
-                    i += S::BLOCK_X;
-                }
-                while end - i >= 2 {
-                    block::<S, W, 2, 4>(w, x.add(i * cols), cols, out.add(i * stride + r), stride);
-                    i += 2;
-                }
+            for i in 0..n {
+                let out = out.add((first + i) * stride + r);
+                block::<S, W, 1, 1>(w.add(r * cols), x.add(i * cols), cols, out, stride);
             }
-            while i < end {
-                let (x, out) = (x.add(i * cols), out.add(i * stride + r));
-                match wn {
-                    4 => block::<S, W, 1, 4>(w, x, cols, out, stride),
-                    _ => block::<S, W, 1, 1>(w, x, cols, out, stride),
-                }
-                i += 1;
-            }
-            r += wn;
+            r += 1;
         }
         first = end;
+    }
+}
+
+/// Writes `n` weights as f32.
+#[inline(always)]
+unsafe fn widen<S: Simd, W: Float>(w: *const W::Number, n: usize, to: *mut f32) {
+    let mut k = 0;
+    while k + S::LANES <= n {
+        S::store(to.add(k), W::load::<S>(w.add(k)));
+        k += S::LANES;
+    }
+    if k < n {
+        S::store_first(to.add(k), n - k, load_first::<S, W>(w.add(k), n - k));
     }
 }
 
@@ -279,7 +359,7 @@ mod tests {
     fn check<W: Product>(to_number: impl Fn(f32) -> W::Number, to_f32: impl Fn(W::Number) -> f32) {
         each_isa(|isa| {
             for &cols in LENGTHS.iter().filter(|&&n| n > 0) {
-                for (rows, n) in [(1, 1), (4, 1), (23, 1), (5, 2), (9, 3), (17, 7), (8, 13)] {
+                for (rows, n) in [(1, 1), (4, 1), (23, 1), (5, 2), (9, 3), (17, 7), (8, 13), (5, 27)] {
                     let w: Vec<_> = noise(rows * cols, 1).into_iter().map(&to_number).collect();
                     let x = noise(n * cols, 2);
                     let want: Vec<f64> = (0..n * rows)

@@ -17,7 +17,6 @@ unsafe fn fold(v: __m256) -> __m128 {
 impl Simd for Avx2 {
     const LANES: usize = 8;
     const BLOCK_X: usize = 3;
-    const BLOCK_W: usize = 4;
     const BLOCK_Q: usize = 2;
     /// Measured on Zen 3.
     const PREFETCH: usize = 1536;

@@ -17,7 +17,7 @@ unsafe fn fold(v: __m512) -> __m128 {
 impl Simd for Avx512 {
     const LANES: usize = 16;
     const BLOCK_X: usize = 6;
-    const BLOCK_W: usize = 4;
+    const CHAINS_16: usize = 2;
     const BLOCK_Q: usize = 12;
     /// `vpdpbusd` wants unsigned by signed: the weights are moved up by 128.
     const DOT_OFFSET: i32 = 128;

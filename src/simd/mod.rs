@@ -44,9 +44,11 @@ pub(crate) trait Simd: Copy + 'static {
     const LANES: usize;
     /// Registers that make up a tile.
     const PARTS: usize = TILE / Self::LANES;
-    /// Rows of x and rows of W that a block of a float matrix product computes together.
+    /// Rows of x that a block of a float matrix product computes together with 4 rows of W.
     const BLOCK_X: usize;
-    const BLOCK_W: usize;
+    /// Vectors of sums, used in turn, for an output where weights of 16 bits are widened: 1, or 2 where one row's additions
+    /// would wait for each other for longer than its weights take to arrive.
+    const CHAINS_16: usize = 1;
     /// Rows of x that a block of a quantized matrix product computes together.
     const BLOCK_Q: usize;
     /// How far ahead of its use a quantized weight is asked for, in bytes; 0 = not at all, where the processor's own

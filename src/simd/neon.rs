@@ -16,7 +16,6 @@ pub(crate) type NeonDotprod = NeonWith<true>;
 impl<const DOTPROD: bool> Simd for NeonWith<DOTPROD> {
     const LANES: usize = 4;
     const BLOCK_X: usize = 4;
-    const BLOCK_W: usize = 4;
     const BLOCK_Q: usize = 2;
     const DOT_OFFSET: i32 = 0;
     type F = float32x4_t;

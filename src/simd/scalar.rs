@@ -77,7 +77,6 @@ fn dot_sse2(acc: [i32; LANES], w: [[i8; 4]; LANES], x: [i8; 4]) -> [i32; LANES] 
 impl Simd for Scalar {
     const LANES: usize = LANES;
     const BLOCK_X: usize = 2;
-    const BLOCK_W: usize = 4;
     const BLOCK_Q: usize = 2;
     const DOT_OFFSET: i32 = 0;
     type F = [f32; LANES];

@@ -18,7 +18,6 @@ fn add_pairs(low: v128, high: v128) -> v128 {
 impl Simd for Simd128 {
     const LANES: usize = 4;
     const BLOCK_X: usize = 2;
-    const BLOCK_W: usize = 4;
     const BLOCK_Q: usize = 2;
     const DOT_OFFSET: i32 = 0;
     type F = v128;
