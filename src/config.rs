@@ -10,7 +10,6 @@ mod validate;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::toml;
 
 /// Byte values: the size of the vocabulary, and the number of logits.
 pub const VOCAB: usize = 256;
@@ -245,6 +244,11 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
 
+/// The longest text of a configuration; real ones have some hundred bytes. The reader takes quadratic time.
+const MAX_TEXT_BYTES: usize = 16 << 10;
+/// How many things a configuration has that may nest: the reader calls itself for each, and a stack has an end.
+const MAX_NESTING: usize = 200;
+
 /// Settings that models once had. What they gave is in docs/quality.md.
 const GONE: &[&str] = &["bigram_dim", "zero_init"];
 
@@ -267,15 +271,21 @@ impl ConvFrontend {
 impl ModelConfig {
     /// Reads and validates a configuration from TOML text.
     pub fn from_toml(text: &str) -> Result<ModelConfig> {
-        let config: ModelConfig = toml::from_str(text)
-            .map_err(|e| Error::format(format!("model configuration: {e}{}", gone(&e))))?;
+        let malformed = |what: &str| Error::format(format!("model configuration: {what}{}", gone(what)));
+        if text.len() > MAX_TEXT_BYTES {
+            return Err(malformed(&format!("has {} bytes, at most {MAX_TEXT_BYTES} are read", text.len())));
+        }
+        if text.matches(['[', '{', '.']).count() > MAX_NESTING {
+            return Err(malformed("lists and tables nest too deeply"));
+        }
+        let config: ModelConfig = basic_toml::from_str(text).map_err(|e| malformed(&e.to_string()))?;
         config.validate()?;
         Ok(config)
     }
 
     /// The configuration as TOML text, which [`from_toml`](Self::from_toml) reads back to an equal value.
     pub fn to_toml(&self) -> String {
-        toml::to_string(self).expect("a configuration has only numbers, words and tables of them")
+        basic_toml::to_string(self).expect("a configuration has only numbers, words and tables of them")
     }
 
     /// Width of the embeddings after the convolutional frontend.
@@ -397,6 +407,51 @@ mod tests {
         config.dropout.output = 0.25;
         config.logit_softcap = 15.0;
         assert_eq!(ModelConfig::from_toml(&config.to_toml()).unwrap(), config);
+    }
+
+    /// A model's fingerprint is made of this text: it must stay as it is.
+    #[test]
+    fn a_configuration_is_written_as_by_the_toml_crate() {
+        let start = "context_bytes = 64\nembedding_dim = 8\nd_model = 8\nn_heads = 2\nn_layers = 3\n";
+        for rest in [
+            "positions = 'rotary'",
+            "positions = 'sinusoidal'\nlogit_softcap = 30\nffn_gamma = 0.1\nbias = false\ntied_head = true\nn_kv_heads = 1",
+            "positions = 'rotary'\nlogit_softcap = 1e-7\n[dropout]\noutput = 0.25\nconv = 1e-3",
+            "positions = 'rotary'\nembedding_norm = true\n[conv_frontend]\nchannels = [8, 16]\nkernels = [4, 3]\nlayer_norm = false\n\
+             [aggregated_stream]\nd_model = 8\nn_layers = 1\nkernel = 8\nstride = 4",
+        ] {
+            let config = ModelConfig::from_toml(&format!("{start}{rest}")).unwrap();
+            let text = config.to_toml();
+            assert_eq!(text, toml::to_string(&config).unwrap());
+            assert_eq!(ModelConfig::from_toml(&text).unwrap(), config);
+        }
+    }
+
+    #[test]
+    fn unreadable_values_are_named() {
+        let rest =
+            "context_bytes = 32\nembedding_dim = 16\nn_heads = 2\nn_layers = 1\npositions = \"rotary\"\n";
+        for (text, path) in [
+            ("d_model = 16\nn_kv_heads = -1", "n_kv_heads"),
+            ("d_model = \"wide\"", "d_model"),
+            ("d_model = 16\n[dropout]\noutput = true", "dropout.output"),
+            ("d_model = 16\n[conv_frontend]\nchannels = [1, -2]\nkernels = [1, 1]", "conv_frontend.channels"),
+        ] {
+            let error = ModelConfig::from_toml(&format!("{rest}{text}")).unwrap_err();
+            assert!(error.message().contains(&format!("for key `{path}` at line ")), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn no_nesting_exhausts_the_stack() {
+        for (open, close) in [("[", "]"), ("{a=", "}"), ("a.", "a=1")] {
+            for depth in [150, 10_000 / open.len(), 100_000] {
+                let text = format!("d_model = {}{}", open.repeat(depth), close.repeat(depth));
+                assert!(ModelConfig::from_toml(&text).is_err());
+                assert!(ModelConfig::from_toml(&format!("{}a = 1", "a.".repeat(depth))).is_err());
+                assert!(ModelConfig::from_toml(&format!("[{}a]", "a.".repeat(depth))).is_err());
+            }
+        }
     }
 
     #[test]

@@ -63,7 +63,6 @@ pub mod rng;
 pub mod sampler;
 pub mod session;
 pub(crate) mod simd;
-pub(crate) mod toml;
 
 pub use cancel::Cancel;
 pub use compress::{compress, compress_bound, decompress, decompressed_len};
