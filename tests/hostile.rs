@@ -12,8 +12,8 @@ use grug::{Model, ModelConfig, ModelOptions};
 use native::{compile, have, model_files, root, run, scratch};
 use xxhash_rust::xxh3::xxh3_64;
 
-/// A small file of a valid model whose sessions would take gigabytes for their keys and values.
-const GREEDY: [(&str, &str); 2] = [
+/// Small files of valid models whose sessions would take gigabytes: for their keys and values, or while they compute.
+const GREEDY: [(&str, &str); 3] = [
     (
         "causal",
         "context_bytes = 1048576\nembedding_dim = 4\nd_model = 8\nn_heads = 1\nn_layers = 200\n\
@@ -23,6 +23,11 @@ const GREEDY: [(&str, &str); 2] = [
         "bidirectional",
         "context_bytes = 1048576\nattention = \"bidirectional\"\nembedding_dim = 4\nd_model = 256\nn_heads = 1\n\
          n_layers = 1\nffn_multiplier = 1\npositions = \"sinusoidal\"\n",
+    ),
+    (
+        "scratch",
+        "context_bytes = 1048576\nattention = \"bidirectional\"\nembedding_dim = 4\nd_model = 256\nn_heads = 64\n\
+         n_kv_heads = 1\nn_layers = 1\nffn_multiplier = 1\npositions = \"sinusoidal\"\n",
     ),
 ];
 

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use super::{Engine, MAX_DRAFT, Others, surprise};
 use crate::cancel::Cancel;
 use crate::config::{ModelConfig, VOCAB};
-use crate::error::Result;
-use crate::kernels::Compute;
+use crate::error::{Error, ErrorKind, Result};
+use crate::kernels::{Compute, attention_scratch_len};
 use crate::model::{
     BlockScratch, Chunk, CoarseScratch, ConvFrontend, ConvHistory, Graph, MAX_TOGETHER, Memory,
 };
@@ -26,6 +26,8 @@ pub(crate) struct CpuEngine {
     causal: bool,
     /// Pad the context with zero bytes on the left to this length.
     pad_to: usize,
+    /// About the bytes of `scratch`.
+    room: usize,
     /// Whether `logits` are those of the bytes taken in; causal: whether `states` is.
     logits_ready: bool,
     states_ready: bool,
@@ -58,6 +60,18 @@ struct Ahead {
     taken: usize,
 }
 
+/// Refuses scratch memory that is not there. A model's file may claim any context, and a vector that gets no memory ends
+/// the process: so what grows with the context is asked for as a whole before it is taken piece by piece.
+fn check_room(bytes: usize) -> Result<()> {
+    let mut room: Vec<u8> = Vec::new();
+    room.try_reserve_exact(bytes).map_err(|_| {
+        Error::new(ErrorKind::OutOfMemory, format!("no memory for a session of {bytes} bytes"))
+    })?;
+    // Or the compiler leaves out an allocation that nobody uses, and says that it went well.
+    std::hint::black_box(room.as_ptr());
+    Ok(())
+}
+
 impl CpuEngine {
     pub(crate) fn new(graph: &Arc<Graph>, config: &ModelConfig, context: usize) -> Result<CpuEngine> {
         let causal = config.is_causal();
@@ -69,6 +83,11 @@ impl CpuEngine {
         let frontend_len = conv.map_or(0, |conv| conv.scratch_len(rows));
         let stack_rows = if causal { rows } else { positions };
         let n_threads = graph.pool.n_threads();
+        // The rows of the stream and those of a block, about.
+        let rows_len = stack_rows.saturating_mul(6 * config.d_model);
+        let numbers = [arriving_len, frontend_len, rows_len, attention_scratch_len(n_threads, positions)];
+        let room = numbers.into_iter().fold(0, usize::saturating_add).saturating_mul(size_of::<f32>());
+        check_room(room)?;
         graph.first_layer(config);
         let aggregated = graph.streams.aggregated.as_ref();
         let (coarse_memory, coarse_scratch) =
@@ -80,6 +99,7 @@ impl CpuEngine {
             config: config.clone(),
             causal,
             pad_to: if config.pad_short_input { context } else { 0 },
+            room,
             logits_ready: false,
             states_ready: false,
             ahead: Ahead::default(),
@@ -363,6 +383,7 @@ impl Engine for CpuEngine {
     }
 
     fn fork(&self) -> Result<Box<dyn Engine>> {
+        check_room(self.room)?;
         Ok(Box::new(CpuEngine {
             graph: self.graph.clone(),
             config: self.config.clone(),
