@@ -50,6 +50,24 @@ pub(crate) struct CudaModel {
     pub(super) gpu: Arc<Gpu>,
 }
 
+/// Blocks of the persistent kernel where that may be used; 0: it may not, by what is wanted or by what the device can.
+fn persistent_blocks(gpu: &Gpu, run_program: Handle, wanted: &str) -> Result<u32> {
+    let variable = super::DECODE;
+    if !["", "graph", "persistent"].contains(&wanted) {
+        return Err(Error::invalid(format!("{variable}={wanted}: must be \"graph\" or \"persistent\"")));
+    }
+    // All blocks must be there at once, to wait for each other.
+    let blocks = match wanted != "graph" && gpu.launches_together() {
+        true => gpu.blocks_at_once(run_program, THREADS)?.min(1) * gpu.processors,
+        false => 0,
+    };
+    if wanted == "persistent" && blocks == 0 {
+        let text = "this device cannot launch a kernel that waits for itself";
+        return Err(Error::new(ErrorKind::Device, format!("CUDA: {variable}=persistent: {text}")));
+    }
+    Ok(blocks)
+}
+
 // SAFETY: the handles of functions are only passed to the driver, which may be called from any thread.
 unsafe impl Send for CudaModel {}
 // SAFETY: as above.
@@ -66,26 +84,7 @@ impl CudaModel {
         }
         let run_program = module.function(c"run_program")?;
         let wanted = std::env::var(super::DECODE).unwrap_or_default();
-        if !["", "graph", "persistent"].contains(&wanted.as_str()) {
-            return Err(Error::invalid(format!(
-                "{}={wanted}: must be \"graph\" or \"persistent\"",
-                super::DECODE
-            )));
-        }
-        // All blocks must be there at once, to wait for each other.
-        let blocks = match wanted != "graph" && gpu.launches_together() {
-            true => gpu.blocks_at_once(run_program, THREADS)?.min(1) * gpu.processors,
-            false => 0,
-        };
-        if wanted == "persistent" && blocks == 0 {
-            return Err(Error::new(
-                ErrorKind::Device,
-                format!(
-                    "CUDA: {}=persistent: this device cannot launch a kernel that waits for itself",
-                    super::DECODE
-                ),
-            ));
-        }
+        let blocks = persistent_blocks(&gpu, run_program, &wanted)?;
         let parts = Arc::new(Parts::new(file)?);
         let stream = gpu.stream()?;
         let matrices = (0..parts.shapes.len())

@@ -100,42 +100,19 @@ impl GpuEngine {
             rows.push(row(session, context, sampling));
         }
 
-        let plan = self.plan.clone();
-        let n = rows.len();
-        let tiles = self.executor.rows_that_fill_tiles();
-        let steps_for = |n| if n < tiles { &plan.few } else { &plan.many };
-        let steps = steps_for(n);
-        let mut rest = vec![steps.join.clone(), steps.head.clone()];
         let all_choose = samplings.iter().all(Option::is_some);
-        if !all_choose {
-            rest.push(steps.embedding.clone());
+        let chosen = self.run_rows(&rows, !all_choose, members)?;
+        if chosen.iter().zip(samplings).any(|(&byte, s)| s.is_some() && byte > 255 && byte != u32::MAX) {
+            return Err(Error::new(ErrorKind::Device, "the device returned something that is no byte"));
         }
-        rest.push(steps.sample.clone());
-        let mut chosen = vec![u32::MAX; n];
-        // Of some sessions, the byte completes a row of the aggregated stream.
-        let stride = self.parts.config.aggregated_stream.as_ref().map(|agg| agg.stride as u32);
-        let coarse = |row: &&Row| stride.is_some_and(|stride| (row.first + 1).is_multiple_of(stride));
-        let complete: Vec<Row> = rows.iter().filter(coarse).copied().collect();
-        if complete.is_empty() {
-            rest.insert(0, steps.step.clone());
-        } else {
-            let executor = &mut self.executor;
-            executor.run_together(&plan, std::slice::from_ref(&steps.step), &rows, members, &mut [])?;
-            let coarse = &steps_for(complete.len()).coarse;
-            executor.run_together(&plan, std::slice::from_ref(coarse), &complete, members, &mut [])?;
-        }
-        self.executor.run_together(&plan, &rest, &rows, members, &mut chosen)?;
-
+        let plan = self.plan.clone();
         let (mut logits, mut states) = (Vec::new(), Vec::new());
         let width = plan.states_width;
         if !all_choose {
-            logits.resize(n * VOCAB, 0.0);
-            states.resize(n * width, 0.0);
+            logits.resize(rows.len() * VOCAB, 0.0);
+            states.resize(rows.len() * width, 0.0);
             let mut reads = [(plan.logits, &mut logits[..]), (plan.normed, &mut states[..])];
             self.executor.read_activations(&mut reads)?;
-        }
-        if chosen.iter().zip(samplings).any(|(&byte, s)| s.is_some() && byte > 255 && byte != u32::MAX) {
-            return Err(Error::new(ErrorKind::Device, "the device returned something that is no byte"));
         }
         for (i, sampling) in samplings.iter().enumerate() {
             let (engine, context) = if i == 0 { (&mut *self, context) } else { members.engine(i) };
@@ -156,6 +133,34 @@ impl GpuEngine {
             }
         }
         Ok(())
+    }
+
+    /// Runs the rows up to the bytes that are chosen, which it returns; with `embed`, up to the normalized states, too.
+    fn run_rows(&mut self, rows: &[Row], embed: bool, members: &mut Members<'_>) -> Result<Vec<u32>> {
+        let plan = self.plan.clone();
+        let tiles = self.executor.rows_that_fill_tiles();
+        let steps_for = |n| if n < tiles { &plan.few } else { &plan.many };
+        let steps = steps_for(rows.len());
+        let mut rest = vec![steps.join.clone(), steps.head.clone()];
+        if embed {
+            rest.push(steps.embedding.clone());
+        }
+        rest.push(steps.sample.clone());
+        // Of some sessions, the byte completes a row of the aggregated stream.
+        let stride = self.parts.config.aggregated_stream.as_ref().map(|agg| agg.stride as u32);
+        let coarse = |row: &&Row| stride.is_some_and(|stride| (row.first + 1).is_multiple_of(stride));
+        let complete: Vec<Row> = rows.iter().filter(coarse).copied().collect();
+        if complete.is_empty() {
+            rest.insert(0, steps.step.clone());
+        } else {
+            let executor = &mut self.executor;
+            executor.run_together(&plan, std::slice::from_ref(&steps.step), rows, members, &mut [])?;
+            let coarse = &steps_for(complete.len()).coarse;
+            executor.run_together(&plan, std::slice::from_ref(coarse), &complete, members, &mut [])?;
+        }
+        let mut chosen = vec![u32::MAX; rows.len()];
+        self.executor.run_together(&plan, &rest, rows, members, &mut chosen)?;
+        Ok(chosen)
     }
 
     /// A byte is to be taken in at this position.

@@ -61,6 +61,36 @@ pub(crate) struct Tables {
     pub sin: u32,
 }
 
+impl Tables {
+    /// Those of a stream of this width with so many positions; they are added to the constants.
+    fn new(
+        constants: &mut Vec<f32>,
+        config: &ModelConfig,
+        width: usize,
+        rows: usize,
+        learned: Option<Part>,
+    ) -> Result<Tables> {
+        if config.positions != Positions::Learned && rows.saturating_mul(width) > MAX_TABLE {
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                format!("a table of {rows} positions of width {width} is too large for a GPU engine"),
+            ));
+        }
+        let mut tables = Tables { added: NONE, cos: NONE, sin: NONE };
+        match (config.positions, learned) {
+            (Positions::Learned, Some(Part::Vector(at))) => tables.added = at,
+            (Positions::Learned, _) => {}
+            (Positions::Sinusoidal, _) => tables.added = append(constants, &sinusoidal(rows, width))?,
+            (Positions::Rotary, _) => {
+                let (cos, sin) = rotary(rows, width / config.n_heads);
+                tables.cos = append(constants, &cos)?;
+                tables.sin = append(constants, &sin)?;
+            }
+        }
+        Ok(tables)
+    }
+}
+
 /// The parts of a model, by the names of the manifest.
 #[derive(Debug)]
 pub(crate) struct Parts {
@@ -119,35 +149,13 @@ impl Parts {
             Ok(Part::Matrix(shapes.len() - 1))
         })?;
         let positions = config.frontend_len(config.window_bytes())?;
-        let mut tables = |width: usize, rows: usize, learned: Option<Part>| -> Result<Tables> {
-            if config.positions != Positions::Learned && rows.saturating_mul(width) > MAX_TABLE {
-                return Err(Error::new(
-                    ErrorKind::Unsupported,
-                    format!("a table of {rows} positions of width {width} is too large for a GPU engine"),
-                ));
-            }
-            let mut tables = Tables { added: NONE, cos: NONE, sin: NONE };
-            match (config.positions, learned) {
-                (Positions::Learned, Some(Part::Vector(at))) => tables.added = at,
-                (Positions::Learned, _) => {}
-                (Positions::Sinusoidal, _) => {
-                    tables.added = append(&mut constants, &sinusoidal(rows, width))?
-                }
-                (Positions::Rotary, _) => {
-                    let (cos, sin) = rotary(rows, width / config.n_heads);
-                    tables.cos = append(&mut constants, &cos)?;
-                    tables.sin = append(&mut constants, &sin)?;
-                }
-            }
-            Ok(tables)
-        };
-        let bytes = tables(config.d_model, positions, tensors.positions)?;
+        let bytes = Tables::new(&mut constants, &config, config.d_model, positions, tensors.positions)?;
         let aggregated = match &config.aggregated_stream {
-            Some(agg) => tables(
-                agg.d_model,
-                config.aggregated_len(positions)?,
-                tensors.aggregated.as_ref().and_then(|a| a.positions),
-            )?,
+            Some(agg) => {
+                let learned = tensors.aggregated.as_ref().and_then(|a| a.positions);
+                let rows = config.aggregated_len(positions)?;
+                Tables::new(&mut constants, &config, agg.d_model, rows, learned)?
+            }
             None => bytes,
         };
         if constants.is_empty() {

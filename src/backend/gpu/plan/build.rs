@@ -110,25 +110,21 @@ impl<'a> Builder<'a> {
     pub(super) fn build(mut self) -> Result<Plan> {
         let config = self.config;
         let causal = config.is_causal();
-        let feed = self.range(|b| b.pass(true))?;
-        let step = self.range(|b| {
-            b.single = true;
-            let result = if causal { b.pass(true) } else { Ok(()) };
-            b.single = false;
-            result
-        })?;
         let parallel = config.aggregated_stream.is_some();
-        let [coarse_step, join] = [true, false].map(|coarse| {
-            self.range(|b| {
-                b.single = true;
-                if causal && parallel {
-                    if coarse { b.coarse_stream(ONE, false) } else { b.join(ONE, Dim(0)) }
-                }
-                b.single = false;
-                Ok(())
-            })
-        });
-        let (coarse_step, join) = (coarse_step?, join?);
+        let feed = self.range(|b| b.pass(true))?;
+        let step = self.single_range(|b| if causal { b.pass(true) } else { Ok(()) })?;
+        let coarse_step = self.single_range(|b| {
+            if causal && parallel {
+                b.coarse_stream(ONE, false);
+            }
+            Ok(())
+        })?;
+        let join = self.single_range(|b| {
+            if causal && parallel {
+                b.join(ONE, Dim(0));
+            }
+            Ok(())
+        })?;
         let states = if causal && !parallel { self.places.x } else { self.places.states };
         let score = self.range(|b| {
             if !causal {
@@ -137,12 +133,7 @@ impl<'a> Builder<'a> {
             b.pass(false)?;
             b.head(states, BYTES)
         })?;
-        let head = self.range(|b| {
-            b.single = true;
-            let result = b.head(states, ONE);
-            b.single = false;
-            result
-        })?;
+        let head = self.single_range(|b| b.head(states, ONE))?;
         let embedding = self.range(|b| {
             let norm = b.parts.tensors.final_norm.clone();
             let normed = Rows::new(b.places.normed, config.output_dim());
@@ -175,14 +166,7 @@ impl<'a> Builder<'a> {
             }
         });
         let n_dims = dims(config, 0, self.context)?.len();
-        let positions = config.frontend_len(self.context)?;
-        let coarse = config.aggregated_len(positions)?;
-        let kv_dim = |width: usize| 2 * width / config.n_heads * config.kv_heads();
-        let positions = if causal { self.context } else { positions };
-        let mut caches = vec![positions * kv_dim(config.d_model); config.n_layers];
-        if let Some(agg) = &config.aggregated_stream {
-            caches.extend(vec![coarse * kv_dim(agg.d_model); agg.n_layers]);
-        }
+        let caches = self.caches()?;
         let agg_width = config.aggregated_stream.as_ref().map_or(0, |agg| agg.d_model);
         if self.arena.len() >= NONE as usize || caches.iter().any(|&c| c >= NONE as usize) {
             return Err(Error::new(ErrorKind::Unsupported, "this context is too long for a GPU engine"));
@@ -210,6 +194,28 @@ impl<'a> Builder<'a> {
             head_dim: config.d_model.max(agg_width) / config.n_heads,
             ops: self.ops,
         })
+    }
+
+    /// Numbers in each cache of keys and values.
+    fn caches(&self) -> Result<Vec<usize>> {
+        let config = self.config;
+        let positions = config.frontend_len(self.context)?;
+        let coarse = config.aggregated_len(positions)?;
+        let kv_dim = |width: usize| 2 * width / config.n_heads * config.kv_heads();
+        let positions = if config.is_causal() { self.context } else { positions };
+        let mut caches = vec![positions * kv_dim(config.d_model); config.n_layers];
+        if let Some(agg) = &config.aggregated_stream {
+            caches.extend(vec![coarse * kv_dim(agg.d_model); agg.n_layers]);
+        }
+        Ok(caches)
+    }
+
+    /// The steps that these emit, of a single row.
+    fn single_range(&mut self, emit: impl FnOnce(&mut Self) -> Result<()>) -> Result<Range<usize>> {
+        self.single = true;
+        let range = self.range(emit);
+        self.single = false;
+        range
     }
 
     fn range(&mut self, emit: impl FnOnce(&mut Self) -> Result<()>) -> Result<Range<usize>> {
