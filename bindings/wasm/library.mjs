@@ -1,4 +1,5 @@
-// The WebAssembly module: finding and starting it, its memory, and calls of grug_* functions that throw.
+// The WebAssembly module: finding and starting it, its memory, calls of grug_* functions that throw,
+// and handles.
 
 /** A message's room in a grug_error, whose size never changes: status, then text. */
 const ERROR_BYTES = 256;
@@ -246,5 +247,35 @@ export async function received(lib, response, onProgress, signal) {
   } catch (error) {
     lib.free(pointer, room);
     throw error;
+  }
+}
+
+/** A handle of the module, freed by close() or when it is collected. */
+export class Handle {
+  #free;
+  #handle;
+
+  constructor(lib, handle, release) {
+    this._lib = lib;
+    this.#handle = handle;
+    this.#free = { free: release, pointer: handle };
+    lib.forgotten.register(this, this.#free, this);
+  }
+
+  get _handle() {
+    check(this.#handle !== 0, `this ${this.constructor.name.toLowerCase()} is closed`);
+    return this.#handle;
+  }
+
+  close() {
+    if (this.#handle === 0) return;
+    const { free, pointer } = this.#free;
+    this._lib.forgotten.unregister(this);
+    this._lib.quietly(() => free(pointer));
+    this.#handle = 0;
+  }
+
+  [Symbol.dispose ?? Symbol.for('Symbol.dispose')]() {
+    this.close();
   }
 }

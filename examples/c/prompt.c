@@ -44,7 +44,8 @@ int main(int argc, char **argv) {
     grug_status status;
     char line[4096];
 
-    if (argc < 2) return fputs("usage: prompt MODEL [BYTES]\n", stderr), 2;
+    if (argc < 2 || argv[1][0] == '-')
+        return fputs("usage: prompt MODEL [BYTES]\n  BYTES  the longest answer (300)\n", stderr), 2;
     if ((cancel = grug_cancel_new()) == NULL) return fputs("prompt: out of memory\n", stderr), 1;
     memset(&action, 0, sizeof action);
     action.sa_handler = on_interrupt; /* without SA_RESTART: waiting for a line ends, too */
@@ -57,7 +58,10 @@ int main(int argc, char **argv) {
     while (status >= 0) {
         fputs("> ", stdout);
         fflush(stdout);
-        if (fgets(line, sizeof line, stdin) == NULL) break;
+        if (fgets(line, sizeof line, stdin) == NULL) {
+            putchar('\n');
+            break;
+        }
         status = grug_session_feed(session, (const uint8_t *)line, strlen(line), &err);
         if (status >= 0) status = answer(session, sampler, bytes, &err);
         if (status == GRUG_ECANCELED) { /* the session holds what was written until then, and goes on */

@@ -29,8 +29,13 @@ static std::vector<std::string> suggest(const grug::session &text) {
 }
 
 int main(int argc, char **argv) {
+    if (argc != 2 || argv[1][0] == '-') {
+        std::cerr << "usage: autocomplete MODEL\n"
+                     "  a line is added to the text; an empty one takes the first suggestion; <12 takes 12 bytes back\n";
+        return 2;
+    }
     try {
-        const grug::model model = grug::model::load(argc > 1 ? argv[1] : "model.safetensors");
+        const grug::model model = grug::model::load(argv[1]);
         grug::session text(model);
         std::vector<std::string> suggestions;
         std::string line;
@@ -48,8 +53,12 @@ int main(int argc, char **argv) {
             }
             suggestions = suggest(text);
             std::cout << "  at byte " << text.position() << ":\n";
-            for (const std::string &suggestion : suggestions) std::cout << "  | " << suggestion << '\n';
+            for (const std::string &suggestion : suggestions) {
+                const bool whole = !suggestion.empty() && suggestion.back() == '\n';
+                std::cout << "  | " << suggestion << (whole ? "" : "\n");
+            }
         }
+        std::cout << '\n';
     } catch (const std::exception &e) {
         std::cerr << "autocomplete: " << e.what() << '\n';
         return 1;

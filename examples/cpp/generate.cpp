@@ -9,8 +9,12 @@
 #include <iostream>
 
 int main(int argc, char **argv) {
+    if (argc < 2 || argv[1][0] == '-') {
+        std::cerr << "usage: generate MODEL [PROMPT [BYTES]]\n";
+        return 2;
+    }
     try {
-        const grug::model model = grug::model::load(argc > 1 ? argv[1] : "model.safetensors");
+        const grug::model model = grug::model::load(argv[1]);
         grug::session session(model);
         grug::sampler_options warm;
         warm.temperature = 0.8f;

@@ -3,7 +3,11 @@
 //   scripts/install /tmp/grug && GRUG_PREFIX=/tmp/grug npm install ./bindings/node
 import { Model, Sampler } from 'grug';
 
-const [path = 'model.safetensors', prompt = '', bytes = '400'] = process.argv.slice(2);
+const [path, prompt = '', bytes = '400'] = process.argv.slice(2);
+if (path === undefined || path.startsWith('-')) {
+  console.error('usage: node generate.mjs MODEL [PROMPT [BYTES]]');
+  process.exit(2);
+}
 const interrupt = new AbortController();
 process.once('SIGINT', () => interrupt.abort());
 const { signal } = interrupt;
@@ -17,7 +21,9 @@ try {
   // Whole characters, as they come; the model computes off the event loop.
   for await (const piece of session.text({ sampler, maxBytes: Number(bytes), signal })) process.stdout.write(piece);
 } catch (error) {
-  if (!signal.aborted) throw error;
-} finally {
-  process.stdout.write('\n');
+  if (!signal.aborted) {
+    console.error(`generate: ${error.message}`);
+    process.exitCode = 1;
+  }
 }
+process.stdout.write('\n');

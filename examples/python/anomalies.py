@@ -10,6 +10,8 @@ import sys
 
 import grug
 
+if not 3 <= len(sys.argv) <= 4:
+    sys.exit("usage: anomalies.py MODEL FILE [HOW_MANY]")
 path, file, most = sys.argv[1], sys.argv[2], int(sys.argv[3]) if len(sys.argv) > 3 else 10
 session = grug.Session(grug.Model(path))
 surprises = []

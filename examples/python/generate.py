@@ -7,7 +7,9 @@ import sys
 
 import grug
 
-path, prompt, length = (sys.argv[1:] + ["model.safetensors", "", "400"][len(sys.argv) - 1 :])[:3]
+if not 2 <= len(sys.argv) <= 4 or sys.argv[1].startswith("-"):
+    sys.exit("usage: generate.py MODEL [PROMPT [BYTES]]")
+path, prompt, length = (sys.argv[1:] + ["", "400"][len(sys.argv) - 2 :])[:3]
 with grug.Model(path) as model, grug.Session(model) as session, grug.Sampler(temperature=0.8) as sampler:
     session.feed(prompt)
     print(prompt, end="", flush=True)

@@ -18,7 +18,7 @@ const here = (path) => fileURLToPath(new URL(path, import.meta.url));
 /** The only files there are: nothing of an address becomes part of a path. */
 const files = new Map([['/', here('index.html')]]);
 for (const name of ['index.html', 'style.css', 'app.mjs', 'worker.mjs']) files.set(`/${name}`, here(name));
-for (const name of ['index.mjs', 'library.mjs', 'grug.wasm']) {
+for (const name of ['index.mjs', 'library.mjs', 'sampler.mjs', 'grug.wasm']) {
   files.set(`/grug/${name}`, here(`../../bindings/wasm/${name}`));
 }
 if (model) files.set('/model.safetensors', model);
