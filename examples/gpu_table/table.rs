@@ -136,12 +136,13 @@ pub fn print(path: &Path) -> Result<()> {
     for shape in shapes {
         print_shape(shape, &rows.iter().filter(|row| row.shape == shape).collect::<Vec<_>>(), bandwidth);
     }
+    println!("\nus a byte: the time divided by the bytes of all sessions");
     match bandwidth {
         Some(most) => println!(
-            "\nweights read: by one session after few bytes; in brackets: of the {most:.0} GB/s that PyTorch copies memory\n\
+            "weights read: by one session after few bytes; in brackets: of the {most:.0} GB/s that PyTorch copies memory\n\
              at here. Weights that fit into the device's cache may be read faster than that."
         ),
-        None => println!("\nweights read: by one session after few bytes"),
+        None => println!("weights read: by one session after few bytes"),
     }
     if !rows.iter().any(|row| row.way.starts_with(REFERENCE)) {
         println!("PyTorch was not measured, so there is nothing to compare with.");
