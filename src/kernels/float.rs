@@ -25,51 +25,29 @@ pub(super) trait Float: Copy + 'static {
     unsafe fn load<S: Simd>(p: *const Self::Number) -> S::F;
 }
 
-#[derive(Clone, Copy)]
-pub(super) struct F32;
-#[derive(Clone, Copy)]
-pub(super) struct F16;
-#[derive(Clone, Copy)]
-pub(super) struct BF16;
-/// f32 that 16 bits were widened to.
-#[derive(Clone, Copy)]
-struct Widened;
+macro_rules! float {
+    ($(#[$doc:meta])* $name:ident, $number:ty, $load:ident, from_16: $from_16:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy)]
+        pub(super) struct $name;
 
-impl Float for F32 {
-    type Number = f32;
-    const FROM_16: bool = false;
-    #[inline(always)]
-    unsafe fn load<S: Simd>(p: *const f32) -> S::F {
-        S::load(p)
-    }
+        impl Float for $name {
+            type Number = $number;
+            const FROM_16: bool = $from_16;
+            #[inline(always)]
+            unsafe fn load<S: Simd>(p: *const $number) -> S::F {
+                S::$load(p)
+            }
+        }
+    };
 }
-
-impl Float for F16 {
-    type Number = u16;
-    const FROM_16: bool = true;
-    #[inline(always)]
-    unsafe fn load<S: Simd>(p: *const u16) -> S::F {
-        S::load_f16(p)
-    }
-}
-
-impl Float for BF16 {
-    type Number = u16;
-    const FROM_16: bool = true;
-    #[inline(always)]
-    unsafe fn load<S: Simd>(p: *const u16) -> S::F {
-        S::load_bf16(p)
-    }
-}
-
-impl Float for Widened {
-    type Number = f32;
-    const FROM_16: bool = true;
-    #[inline(always)]
-    unsafe fn load<S: Simd>(p: *const f32) -> S::F {
-        S::load(p)
-    }
-}
+float!(F32, f32, load, from_16: false);
+float!(F16, u16, load_f16, from_16: true);
+float!(BF16, u16, load_bf16, from_16: true);
+float!(
+    /// f32 that 16 bits were widened to.
+    Widened, f32, load, from_16: true
+);
 
 /// Vectors of sums of an output.
 const fn chains<S: Simd, W: Float>() -> usize {
