@@ -187,8 +187,7 @@ pub(crate) fn matmul_rows(
     if n == 0 {
         return;
     }
-    let quantized = compute.quantized.borrow_mut();
-    let mut quantized = quantized;
+    let mut quantized = compute.quantized.borrow_mut();
     let is_quantized = matches!(w.storage, Storage::Int8(_) | Storage::Int4(_));
     if is_quantized {
         quantized.fill(compute, w.cols, x);

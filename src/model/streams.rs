@@ -167,9 +167,7 @@ impl CoarseMemory {
         self.input.turn_back(n);
         self.states.turn_back((len + n) / self.stride - len / self.stride);
     }
-}
 
-impl CoarseMemory {
     /// The same memory once more.
     pub(crate) fn try_clone(&self) -> Result<CoarseMemory> {
         Ok(CoarseMemory {
