@@ -8,9 +8,22 @@
 //! It takes one step of the model a byte, in either direction: an archiver for patient people, and a measure of how well
 //! the model knows the text.
 
+use std::error::Error;
+use std::process::ExitCode;
+
 use grug::{Model, ModelOptions, SessionOptions, compress, decompress};
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("compress: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let (Some(model), Some(from)) = (arguments.first(), arguments.get(1)) else {
         return Err("usage: compress MODEL FILE, or: compress MODEL FILE.grug ORIGINAL".into());

@@ -1,12 +1,26 @@
 //! Streams text from a model: cargo run --release --example generate -- MODEL [PROMPT [BYTES]]
 
+use std::error::Error;
 use std::io::Write;
+use std::process::ExitCode;
 
 use grug::{Model, ModelOptions, Sampler, SamplerOptions, Session, SessionOptions, StopReason};
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("generate: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let path = arguments.first().map_or("model.safetensors", String::as_str);
+    let Some(path) = arguments.first().filter(|path| !path.starts_with('-')) else {
+        return Err("usage: generate MODEL [PROMPT [BYTES]]".into());
+    };
     let prompt = arguments.get(1).map_or("", String::as_str);
     let bytes: usize = arguments.get(2).map_or(Ok(400), |text| text.parse())?;
 
