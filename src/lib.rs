@@ -42,7 +42,6 @@ pub mod cancel;
 pub mod checkpoint;
 pub mod compress;
 pub mod config;
-pub(crate) mod cursor;
 pub mod device;
 pub mod error;
 pub mod ffi;

@@ -12,7 +12,7 @@
 use std::collections::HashMap;
 
 use super::expr::{Expr, Rules, negated};
-use crate::cursor::Cursor;
+use super::reader::Reader;
 use crate::error::{Error, ErrorKind, Result};
 
 /// How deep parentheses may nest.
@@ -23,7 +23,7 @@ const MAX_REPETITIONS: usize = 4;
 const MAX_COUNT: u32 = 100_000;
 
 struct Parser<'a> {
-    text: Cursor<'a>,
+    text: Reader<'a>,
     names: HashMap<&'a str, usize>,
     rules: Vec<Option<Expr>>,
     /// Where each rule was named first.
@@ -34,7 +34,7 @@ struct Parser<'a> {
 /// Reads a grammar.
 pub(super) fn parse(source: &str) -> Result<Rules> {
     let mut parser = Parser {
-        text: Cursor::new(source),
+        text: Reader::new(source),
         names: HashMap::new(),
         rules: Vec::new(),
         first_use: Vec::new(),

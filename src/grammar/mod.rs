@@ -28,6 +28,7 @@ mod expr;
 mod gbnf;
 mod json_schema;
 mod program;
+mod reader;
 mod regex;
 mod set;
 mod utf8;

@@ -23,7 +23,14 @@ pub(super) fn contains(set: &ByteSet, byte: u8) -> bool {
     set[byte as usize >> 6] >> (byte & 63) & 1 != 0
 }
 
-pub(super) fn insert_range(set: &mut ByteSet, first: u8, last: u8) {
+/// The bytes `first..=last`.
+pub(super) fn byte_range((first, last): (u8, u8)) -> ByteSet {
+    let mut set = ByteSet::default();
+    insert_range(&mut set, first, last);
+    set
+}
+
+fn insert_range(set: &mut ByteSet, first: u8, last: u8) {
     (first..=last).for_each(|b| set[b as usize >> 6] |= 1 << (b & 63));
 }
 
@@ -113,7 +120,7 @@ impl Compiler {
                 let (head, tail) = sequence.split_first().expect("a character has bytes");
                 let mut place = next;
                 for &range in tail.iter().rev() {
-                    place = self.byte(utf8::set(range), place)?;
+                    place = self.byte(byte_range(range), place)?;
                 }
                 let at = *index.entry(place).or_insert_with(|| {
                     firsts.push((place, ByteSet::default()));

@@ -1,7 +1,5 @@
 //! Ranges of characters as sequences of ranges of bytes.
 
-use super::program::{ByteSet, insert_range};
-
 /// Calls `each` with the byte ranges, both ends included, of every sequence that the UTF-8 of `first..=last` splits
 /// into: a text is one of these characters where each of its bytes lies in the range of its place in one sequence.
 pub(super) fn sequences<E>(
@@ -46,13 +44,6 @@ pub(super) fn sequences<E>(
         *range = (*ends.0, *ends.1);
     }
     each(&ranges[..from.len()])
-}
-
-/// The set of a range.
-pub(super) fn set((first, last): (u8, u8)) -> ByteSet {
-    let mut set = ByteSet::default();
-    insert_range(&mut set, first, last);
-    set
 }
 
 #[cfg(test)]

@@ -4,10 +4,10 @@ use std::collections::HashMap;
 
 use super::Node;
 use super::unicode::{self, Cases};
-use crate::cursor::Cursor;
 use crate::error::{Error, ErrorKind, Result};
 use crate::grammar::error_at;
 use crate::grammar::expr::Expr;
+use crate::grammar::reader::Reader;
 use crate::grammar::set::{LAST_CHAR, Set};
 
 /// How deep groups and classes may nest.
@@ -51,7 +51,7 @@ enum Escape {
 }
 
 pub(super) struct Parser<'a> {
-    text: Cursor<'a>,
+    text: Reader<'a>,
     flags: Flags,
     depth: usize,
     /// Which characters differ by case alone, read where it is needed first.
@@ -64,7 +64,7 @@ pub(super) fn parse(source: &str) -> Result<Node> {
     let flags =
         Flags { any_case: false, lines: false, dot_is_all: false, crlf: false, unicode: true, spaced: false };
     let mut parser =
-        Parser { text: Cursor::new(source), flags, depth: 0, cases: None, known: HashMap::new() };
+        Parser { text: Reader::new(source), flags, depth: 0, cases: None, known: HashMap::new() };
     let node = parser.alternatives()?;
     match parser.text.peek() {
         None => Ok(node),
