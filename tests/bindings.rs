@@ -5,7 +5,7 @@ mod native;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use native::{check_types, have, libraries, model_files, root, run, scratch};
+use native::{check_types, have, libraries, model_files, root, run, scratch, skip};
 
 /// A command that knows the models for tests.
 fn command(program: impl AsRef<std::ffi::OsStr>) -> Command {
@@ -22,7 +22,7 @@ fn the_python_wheel_passes_its_tests() {
     let _ = std::fs::remove_dir_all(&environment);
     let venv = Command::new("python3").args(["-m", "venv"]).arg(&environment).output();
     if !venv.is_ok_and(|output| output.status.success()) {
-        println!("skipped: needs python3 with venv");
+        skip("needs python3 with venv");
         return;
     }
     let python = environment.join("bin/python");
@@ -63,7 +63,7 @@ fn the_python_wheel_passes_its_tests() {
     if !checker.join("mypy").exists() {
         mypy.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "mypy", "--target"]);
         if !mypy.arg(&checker).output().is_ok_and(|output| output.status.success()) {
-            println!("skipped: needs mypy from pip to check the types");
+            skip("needs mypy from pip to check the types");
             return;
         }
     }
@@ -78,7 +78,7 @@ fn the_python_wheel_passes_its_tests() {
 fn the_go_module_passes_its_tests() {
     let go = Command::new("go").arg("version").output().is_ok_and(|output| output.status.success());
     if !go {
-        println!("skipped: needs go");
+        skip("needs go");
         return;
     }
     if !have("cc") || !have("pkg-config") {

@@ -26,7 +26,7 @@ fn python() -> Option<Command> {
     };
     let has = command().args(["-c", "import gguf, numpy"]).output().is_ok_and(|out| out.status.success());
     if !has {
-        println!("skipped: needs python3 with the packages gguf and numpy");
+        common::skip("needs python3 with the packages gguf and numpy");
     }
     has.then(command)
 }

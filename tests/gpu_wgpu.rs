@@ -48,7 +48,7 @@ fn without_a_driver_there_is_the_cpu_and_an_error_that_says_so() {
     for variables in [&no_driver[..], &[("GRUG_WGPU_ALLOW_CPU", "0")]] {
         // A machine with a real GPU has that one still.
         if variables.len() == 1 && listed(variables).contains("wgpu:0") {
-            println!("skipped: refusing an emulated GPU needs a machine without a real one");
+            common::skip("refusing an emulated GPU needs a machine without a real one");
             continue;
         }
         let text = listed(variables);
@@ -90,10 +90,10 @@ fn a_session_that_does_not_fit_is_an_error_and_others_go_on() {
     let devices = grug::device::devices();
     let ours = devices.iter().find(|device| device.name() == DEVICE).expect(NEEDS);
     if !ours.features.ends_with("cpu") {
-        println!(
-            "skipped: filling a device's memory needs one that the CPU emulates; {} is none",
+        common::skip(format_args!(
+            "filling a device's memory needs one that the CPU emulates; {} is none",
             ours.description
-        );
+        ));
         return;
     }
     if std::env::var_os(LIMITED).is_none() {

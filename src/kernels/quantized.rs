@@ -76,8 +76,8 @@ impl Int4 {
 pub(super) struct QuantizedRows {
     values: Vec<i8>,      // (rows, cols)
     scales: Vec<f32>,     // (rows, cols / 64)
-    block_sums: Vec<i32>, // (rows, cols / 64): minus the sum of the values
-    group_sums: Vec<i32>, // (rows, cols / 32): minus the sum of the values
+    block_sums: Vec<i32>, // (rows, cols / 64): minus the sum of the values, times `DOT_OFFSET`
+    group_sums: Vec<i32>, // (rows, cols / 32): as above
     rows: usize,
     cols: usize, // padded
 }
@@ -116,7 +116,7 @@ unsafe fn quantize_kernel<S: Simd>(
                 sum = S::add(sum, value);
             }
             if S::DOT_OFFSET != 0 {
-                *sums.add((first + group) / GROUP) = -(S::sum(sum) as i32);
+                *sums.add((first + group) / GROUP) = S::sum(sum) as i32 * -S::DOT_OFFSET;
             }
         }
     }
@@ -215,7 +215,7 @@ unsafe fn begin<S: Simd, const XN: usize>(x: &Rows, at: usize, per_row: usize) -
     let mut sums = [[S::splat_i(0); 4]; XN];
     if S::DOT_OFFSET != 0 {
         for i in 0..XN {
-            let start = S::splat_i(S::DOT_OFFSET * *x.sums.add(i * per_row + at));
+            let start = S::splat_i(*x.sums.add(i * per_row + at));
             for p in 0..S::PARTS {
                 sums[i][p] = start;
             }

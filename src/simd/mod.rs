@@ -295,3 +295,59 @@ macro_rules! dispatch {
     };
 }
 pub(crate) use dispatch;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[inline(always)]
+    unsafe fn widen_kernel<S: Simd>(from: &[u16; TILE], to: &mut [f32; TILE]) {
+        for i in (0..TILE).step_by(S::LANES) {
+            // SAFETY: the arrays hold whole registers; the rest is the caller's.
+            unsafe { S::store(to.as_mut_ptr().add(i), S::load_f16(from.as_ptr().add(i))) };
+        }
+    }
+    dispatch! { unsafe fn widen(from: &[u16; TILE], to: &mut [f32; TILE]) = widen_kernel }
+
+    #[inline(always)]
+    unsafe fn narrow_kernel<S: Simd>(from: &[f32; TILE], to: &mut [u16; TILE]) {
+        for i in (0..TILE).step_by(S::LANES) {
+            // SAFETY: as above.
+            unsafe { S::store_f16(to.as_mut_ptr().add(i), S::load(from.as_ptr().add(i))) };
+        }
+    }
+    dispatch! { unsafe fn narrow(from: &[f32; TILE], to: &mut [u16; TILE]) = narrow_kernel }
+
+    #[test]
+    fn half_precision_is_that_of_the_half_crate_on_every_instruction_set() {
+        let same = |a: f32, b: f32| a.to_bits() == b.to_bits() || (a.is_nan() && b.is_nan());
+        for isa in Isa::ALL.iter().copied().filter(|isa| isa.is_available()) {
+            let narrows = |values: [f32; TILE]| {
+                let mut found = [0; TILE];
+                // SAFETY: the machine has the set.
+                unsafe { narrow(isa, &values, &mut found) };
+                for (found, v) in found.map(half::f16::from_bits).into_iter().zip(values) {
+                    assert!(same(found.to_f32(), half::f16::from_f32(v).to_f32()), "{isa:?}: {v:e}");
+                }
+            };
+            for first in (0..=u16::MAX).step_by(TILE) {
+                let bits: [u16; TILE] = std::array::from_fn(|i| first + i as u16);
+                let wanted = bits.map(|bits| half::f16::from_bits(bits).to_f32());
+                let mut found = [0.0; TILE];
+                // SAFETY: as above.
+                unsafe { widen(isa, &bits, &mut found) };
+                assert!(found.iter().zip(&wanted).all(|(a, b)| same(*a, *b)), "{isa:?}: {bits:x?}");
+                // Each number, the middle between it and the next, and what is beside the middle.
+                for beside in [0, 0x0fff, 0x1000, 0x1001] {
+                    narrows(wanted.map(|v| f32::from_bits(v.to_bits().wrapping_add(beside))));
+                }
+            }
+            for i in (0..1 << 16).step_by(TILE) {
+                narrows(std::array::from_fn(|j| {
+                    let i = i + j as u32;
+                    f32::from_bits((i << 16) | (i * 0x9E37 % 0xFFFF))
+                }));
+            }
+        }
+    }
+}

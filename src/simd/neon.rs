@@ -3,6 +3,7 @@
 #![allow(unsafe_op_in_unsafe_fn, reason = "the contract of each function is that of the trait")]
 
 use std::arch::aarch64::*;
+use std::arch::asm;
 
 use super::Simd;
 
@@ -31,15 +32,14 @@ impl<const DOTPROD: bool> Simd for NeonWith<DOTPROD> {
     unsafe fn load(p: *const f32) -> float32x4_t {
         vld1q_f32(p)
     }
-    /// By integers: the conversion instruction is not in stable Rust. Exponent and mantissa move into place, the
-    /// product by 2¹¹² mends the exponent (subnormals too); infinities do not occur in weights or caches.
+    // The intrinsics of the two conversions are not in stable Rust.
     #[inline(always)]
     unsafe fn load_f16(p: *const u16) -> float32x4_t {
-        let bits = vmovl_u16(vld1_u16(p));
-        let magnitude = vshlq_n_u32(vandq_u32(bits, vdupq_n_u32(0x7fff)), 13);
-        let sign = vshlq_n_u32(vandq_u32(bits, vdupq_n_u32(0x8000)), 16);
-        let scaled = vmulq_f32(vreinterpretq_f32_u32(magnitude), vdupq_n_f32(f32::from_bits(0x7780_0000)));
-        vreinterpretq_f32_u32(vorrq_u32(vreinterpretq_u32_f32(scaled), sign))
+        let narrow = vld1_u16(p);
+        let wide: float32x4_t;
+        asm!("fcvtl {wide:v}.4s, {narrow:v}.4h", wide = lateout(vreg) wide, narrow = in(vreg) narrow,
+            options(pure, nomem, nostack, preserves_flags));
+        wide
     }
     #[inline(always)]
     unsafe fn load_bf16(p: *const u16) -> float32x4_t {
@@ -51,9 +51,10 @@ impl<const DOTPROD: bool> Simd for NeonWith<DOTPROD> {
     }
     #[inline(always)]
     unsafe fn store_f16(p: *mut u16, v: float32x4_t) {
-        let mut numbers = [0.0f32; 4];
-        vst1q_f32(numbers.as_mut_ptr(), v);
-        p.cast::<[u16; 4]>().write_unaligned(numbers.map(|v| half::f16::from_f32(v).to_bits()));
+        let narrow: uint16x4_t;
+        asm!("fcvtn {narrow:v}.4h, {wide:v}.4s", narrow = lateout(vreg) narrow, wide = in(vreg) v,
+            options(pure, nomem, nostack, preserves_flags));
+        vst1_u16(p, narrow);
     }
     #[inline(always)]
     unsafe fn add(a: float32x4_t, b: float32x4_t) -> float32x4_t {

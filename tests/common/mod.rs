@@ -1,6 +1,8 @@
 //! Models for tests: small, and with no tensor that is all zeros or ones, so that nothing hides behind them.
 #![allow(dead_code)] // each test program uses its own part
 
+mod skip;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -9,6 +11,8 @@ use grug::init::initial_values;
 use grug::manifest::{Init, ModelTensors};
 use grug::quantize::{Target, quantize};
 use grug::{Model, ModelConfig, ModelOptions};
+
+pub use skip::skip;
 
 /// A causal model with everything published on: learned positions, LayerNorm, biases, post-norm.
 pub const CAUSAL_PLAIN: &str = "context_bytes = 24\nembedding_dim = 16\nd_model = 16\nn_heads = 2\nn_layers = 2\n\

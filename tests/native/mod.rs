@@ -2,6 +2,9 @@
 //! languages. A test that needs a tool which is not there says so and passes: "skipped: needs valgrind".
 #![allow(dead_code)] // each test program uses its own part
 
+#[path = "../common/skip.rs"]
+mod skip;
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -10,6 +13,8 @@ use std::sync::OnceLock;
 use grug::checkpoint::{TensorToWrite, f32_bytes, save_model};
 use grug::config::ModelConfig;
 use grug::manifest::ModelTensors;
+
+pub use skip::skip;
 
 /// Warnings are errors for every C program here.
 pub const STRICT: [&str; 5] = ["-Wall", "-Wextra", "-Wpedantic", "-Wshadow", "-Werror"];
@@ -45,7 +50,7 @@ pub fn run(command: &mut Command) -> Output {
 pub fn have(tool: &str) -> bool {
     let found = Command::new(tool).arg("--version").output().is_ok_and(|o| o.status.success());
     if !found {
-        println!("skipped: needs {tool}");
+        skip(format_args!("needs {tool}"));
     }
     found
 }
@@ -215,7 +220,7 @@ pub fn check_types(project: &Path, source: &Path, names: &[&str]) {
         found.then_some(tsc)
     });
     let Some(compiler) = compiler else {
-        println!("skipped: needs typescript from npm to check the types");
+        skip("needs typescript from npm to check the types");
         return;
     };
     for name in names {

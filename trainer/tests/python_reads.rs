@@ -3,7 +3,6 @@
 //! They need Python with the packages `numpy` and `tensorboard`; `GRUG_PYTHON` names the interpreter (else `python3`).
 //! Where they are missing, a test says so and checks nothing.
 
-use std::io::Write;
 use std::path::Path;
 use std::process::Command;
 
@@ -12,16 +11,18 @@ use grug_trainer::dataset::prepare::{Preparation, prepare};
 use grug_trainer::telemetry::tensorboard::EventWriter;
 use serde_json::Value;
 
+#[path = "../../tests/common/skip.rs"]
+mod skip;
+use skip::skip;
+
 /// Runs a Python program with these arguments and returns what it prints, or none where a package is missing.
 fn python(package: &str, program: &str, arguments: &[&Path]) -> Option<String> {
     let interpreter = std::env::var("GRUG_PYTHON").unwrap_or_else(|_| "python3".into());
     let has_package = Command::new(&interpreter).args(["-c", &format!("import {package}")]).output();
     if !has_package.is_ok_and(|output| output.status.success()) {
-        // Not eprintln: that is only shown for tests that fail.
-        let _ = writeln!(
-            std::io::stderr(),
-            "NOT TESTED: this needs a Python with {package}: pip install {package}, and GRUG_PYTHON=its python3"
-        );
+        skip(format_args!(
+            "needs a Python with {package}: pip install {package}, and GRUG_PYTHON=its python3"
+        ));
         return None;
     }
     let output = Command::new(&interpreter).arg("-c").arg(program).args(arguments).output().unwrap();

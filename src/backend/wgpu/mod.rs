@@ -24,7 +24,10 @@ mod tests {
     /// A small model on the first device; `None`, and a line that says so, where there is none.
     fn small_model() -> Option<std::sync::Arc<WgpuModel>> {
         if list().is_empty() {
-            println!("skipped: needs a Vulkan device, or {}=1 and Mesa's lavapipe", device::ALLOW_CPU);
+            let why =
+                format!("skipped: needs a Vulkan device, or {}=1 and Mesa's lavapipe\n", device::ALLOW_CPU);
+            // Seen without --show-output.
+            let _ = std::io::Write::write_all(&mut std::io::stderr(), why.as_bytes());
             return None;
         }
         let config = ModelConfig::from_toml(
