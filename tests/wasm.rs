@@ -24,7 +24,7 @@ fn have_target(target: &str) -> bool {
     let sysroot = PathBuf::from(String::from_utf8(sysroot).unwrap().trim());
     let found = sysroot.join("lib/rustlib").join(target).is_dir();
     if !found {
-        common::skip(format_args!("needs rustup target add {target}"));
+        native::skip(format_args!("needs rustup target add {target}"));
     }
     found
 }

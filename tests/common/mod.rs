@@ -12,6 +12,7 @@ use grug::manifest::{Init, ModelTensors};
 use grug::quantize::{Target, quantize};
 use grug::{Model, ModelConfig, ModelOptions};
 
+#[allow(unused_imports)] // as above
 pub use skip::skip;
 
 /// A causal model with everything published on: learned positions, LayerNorm, biases, post-norm.
