@@ -4,8 +4,10 @@
 //! there are fewer addresses to translate, and neighbours in memory do not compete for the same places of the shared
 //! cache. So large buffers begin where a huge page does, and the system is asked for huge pages, as it is for mapped
 //! files. It need not have them; then this is ordinary memory.
+#![allow(unsafe_code)]
 
 use std::ops::{Deref, DerefMut};
+use std::ptr::NonNull;
 
 use bytemuck::Pod;
 use memmap2::{Mmap, MmapMut};
@@ -15,17 +17,23 @@ use crate::error::{Error, ErrorKind, Result};
 /// Bytes of a huge page on x86-64, and on 64-bit ARM with pages of 4 KiB.
 pub(crate) const HUGE_PAGE: usize = 2 << 20;
 
+#[expect(dead_code, reason = "it is kept, and reached by a pointer")]
 enum Memory<T> {
     Small(Vec<T>),
-    /// The numbers begin at this byte of the map, where a huge page does.
-    Large(MmapMut, usize),
+    Large(MmapMut),
 }
 
 /// Numbers in memory of their own.
 pub(crate) struct Buffer<T> {
-    memory: Memory<T>,
+    start: NonNull<T>,
     len: usize,
+    _memory: Memory<T>,
 }
+
+// SAFETY: it owns the numbers that its pointer reaches, as a vector does.
+unsafe impl<T: Send> Send for Buffer<T> {}
+// SAFETY: as above; who writes through the pointer promises that nobody else uses those numbers.
+unsafe impl<T: Sync> Sync for Buffer<T> {}
 
 impl<T: Pod> Buffer<T> {
     /// `len` zeros.
@@ -38,16 +46,18 @@ impl<T: Pod> Buffer<T> {
         };
         let bytes = len.checked_mul(size_of::<T>()).ok_or_else(no_memory)?;
         let room = bytes.checked_add(HUGE_PAGE).filter(|_| bytes >= HUGE_PAGE);
-        if let Some(map) = room.and_then(|room| MmapMut::map_anon(room).ok()) {
+        if let Some(mut map) = room.and_then(|room| MmapMut::map_anon(room).ok()) {
             #[cfg(target_os = "linux")]
             let _ = map.advise(memmap2::Advice::HugePage); // a wish
-            let start = map.as_ptr().align_offset(HUGE_PAGE);
-            return Ok(Buffer { memory: Memory::Large(map, start), len });
+            let begin = map.as_ptr().align_offset(HUGE_PAGE);
+            let start = NonNull::from(&mut map[begin..begin + bytes]).cast();
+            return Ok(Buffer { start, len, _memory: Memory::Large(map) });
         }
         let mut numbers = Vec::new();
         numbers.try_reserve_exact(len).map_err(|_| no_memory())?;
         numbers.resize(len, T::zeroed());
-        Ok(Buffer { memory: Memory::Small(numbers), len })
+        let start = NonNull::from(numbers.as_mut_slice()).cast();
+        Ok(Buffer { start, len, _memory: Memory::Small(numbers) })
     }
 
     /// The same numbers once more.
@@ -55,6 +65,11 @@ impl<T: Pod> Buffer<T> {
         let mut clone = Buffer::zeroed(self.len)?;
         clone.copy_from_slice(self);
         Ok(clone)
+    }
+
+    /// The first number, for several threads that write each its own; there are `len()`.
+    pub(crate) fn pointer(&self) -> *mut T {
+        self.start.as_ptr()
     }
 }
 
@@ -71,23 +86,15 @@ impl<T: Pod> Deref for Buffer<T> {
     type Target = [T];
 
     fn deref(&self) -> &[T] {
-        match &self.memory {
-            Memory::Small(numbers) => numbers,
-            Memory::Large(map, start) => {
-                bytemuck::cast_slice(&map[*start..start + self.len * size_of::<T>()])
-            }
-        }
+        // SAFETY: `zeroed` made so many numbers there, and they live as long as this.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
     }
 }
 
 impl<T: Pod> DerefMut for Buffer<T> {
     fn deref_mut(&mut self) -> &mut [T] {
-        match &mut self.memory {
-            Memory::Small(numbers) => numbers,
-            Memory::Large(map, start) => {
-                bytemuck::cast_slice_mut(&mut map[*start..*start + self.len * size_of::<T>()])
-            }
-        }
+        // SAFETY: as above.
+        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.len) }
     }
 }
 

@@ -187,15 +187,15 @@ impl CpuEngine {
         let Scratch { compute, arriving, x, blocks, coarse, states, .. } = &mut self.scratch;
         let x = &mut x[..len * streams.bytes.width];
         let arriving = &arriving[..len * streams.arriving_width()];
-        let mut places = Chunk { first, cache: &mut self.memory.cache };
+        let places = Chunk { first, cache: &mut self.memory.cache };
         let tables = graph.first_layer(&self.config).filter(|tables| last_only && len <= tables.positions());
         let rows = match tables {
             Some(tables) => {
-                streams.bytes.forward_window(compute, blocks, &mut places, tables, bytes, cancel, x)?
+                streams.bytes.forward_window(compute, blocks, &places, tables, bytes, cancel, x)?
             }
             None => {
                 streams.project(compute, arriving, x);
-                streams.bytes.forward(compute, blocks, &mut places, last_only, cancel, x)?
+                streams.bytes.forward(compute, blocks, &places, last_only, cancel, x)?
             }
         };
         let width = self.config.output_dim();

@@ -29,6 +29,11 @@ impl Compute {
         }
     }
 
+    /// The instruction set.
+    pub(crate) fn isa(&self) -> Isa {
+        self.isa
+    }
+
     /// Refuses work in a forked child that did not inherit the threads.
     pub(crate) fn check_fork(&self) -> Result<()> {
         self.pool.check_fork()
@@ -60,6 +65,42 @@ impl Compute {
         self.pool.run(chunks, |chunk| {
             let (begin, end) = (units * chunk / chunks, units * (chunk + 1) / chunks);
             f(begin * unit..(end * unit).min(len));
+        });
+    }
+
+    /// Calls `f` with rows of x, (n, width), one after the other, and the number of the first of them, so that every row
+    /// comes once, on all threads. `work` is the cost of a row, as that of [`split`](Self::split).
+    pub(crate) fn for_rows(
+        &self,
+        x: &mut [f32],
+        width: usize,
+        work: usize,
+        f: impl Fn(usize, &mut [f32]) + Sync,
+    ) {
+        let n = x.len() / width;
+        let x = Parts::new(x);
+        self.split(n, 1, n * work, |rows| {
+            // SAFETY: ranges do not overlap.
+            f(rows.start, unsafe { x.part(rows.start * width..rows.end * width) });
+        });
+    }
+
+    /// As [`for_rows`](Self::for_rows), for each row of two matrices of one shape.
+    pub(crate) fn for_row_pairs(
+        &self,
+        x: &mut [f32],
+        y: &mut [f32],
+        width: usize,
+        work: usize,
+        f: impl Fn(&mut [f32], &mut [f32]) + Sync,
+    ) {
+        assert_eq!(x.len(), y.len());
+        let y = Parts::new(y);
+        self.for_rows(x, width, work, |first, x| {
+            for (row, x) in (first..).zip(x.chunks_exact_mut(width)) {
+                // SAFETY: each row comes once.
+                f(x, unsafe { y.part(row * width..(row + 1) * width) });
+            }
         });
     }
 }

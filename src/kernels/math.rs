@@ -37,10 +37,7 @@ pub(super) unsafe fn gelu<S: Simd>(x: S::F) -> S::F {
     let one = S::splat(1.0);
     let size = S::min(S::max(x, S::sub(S::zero(), x)), S::splat(14.1));
     let a = S::mul(size, S::splat(std::f32::consts::FRAC_1_SQRT_2));
-    // One division for both: by (a + 2)·(1 + 2a).
-    let (p, r) = (S::add(a, S::splat(2.0)), S::fma(S::splat(2.0), a, one));
-    let inverse = S::div(one, S::mul(p, r));
-    let q = S::mul(S::sub(a, S::splat(2.0)), S::mul(r, inverse));
+    let q = S::div(S::sub(a, S::splat(2.0)), S::add(a, S::splat(2.0)));
     let f = polynomial::<S, 11>(
         [
             2.031_958_9e-5,
@@ -58,7 +55,7 @@ pub(super) unsafe fn gelu<S: Simd>(x: S::F) -> S::F {
         q,
     );
     let gauss = exp::<S>(S::mul(S::mul(size, size), S::splat(-0.5)));
-    let tail = S::mul(S::mul(gauss, f), S::mul(S::mul(p, S::splat(0.5)), inverse));
+    let tail = S::div(S::mul(S::mul(gauss, f), S::splat(0.5)), S::fma(S::splat(2.0), a, one));
     S::mul(x, S::select_lt(x, S::zero(), tail, S::sub(one, tail)))
 }
 

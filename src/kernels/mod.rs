@@ -19,8 +19,10 @@ mod testing;
 mod vector;
 
 pub(crate) use activation::{activate, curved_gelu, softcap};
-pub(crate) use attention::{AttentionShape, KvCache, KvPrecision, Visible, attention, attention_scratch_len};
+pub(crate) use attention::{
+    AttentionShape, KvCache, KvPrecision, Visible, attention, attention_scratch_len, store,
+};
 pub(crate) use compute::Compute;
 pub(crate) use matrix::{Matrix, matmul, matmul_activate, matmul_rows};
-pub(crate) use norm::{layer_norm, rms_norm};
+pub(crate) use norm::{layer_norm_on, rms_norm_on};
 pub(crate) use vector::{add_assign, add_scaled, dot};

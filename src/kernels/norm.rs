@@ -1,7 +1,6 @@
 //! Normalizations of rows.
 #![allow(unsafe_op_in_unsafe_fn, reason = "every kernel asks what the operations of `Simd` ask")]
 
-use super::compute::Compute;
 use crate::config::NORM_EPS;
 use crate::simd::{Isa, Simd, dispatch};
 
@@ -105,11 +104,7 @@ pub(super) fn sum_of_squares(isa: Isa, x: &[f32]) -> f32 {
 }
 
 /// LayerNorm of each row of `x`, (rows, width), in place: zero mean and unit variance, then gain and bias.
-pub(crate) fn layer_norm(compute: &Compute, x: &mut [f32], weight: &[f32], bias: Option<&[f32]>) {
-    layer_norm_on(compute.isa, x, weight, bias);
-}
-
-fn layer_norm_on(isa: Isa, x: &mut [f32], weight: &[f32], bias: Option<&[f32]>) {
+pub(crate) fn layer_norm_on(isa: Isa, x: &mut [f32], weight: &[f32], bias: Option<&[f32]>) {
     assert!(bias.is_none_or(|bias| bias.len() == weight.len()));
     for row in x.chunks_exact_mut(weight.len()) {
         let bias = bias.map_or(std::ptr::null(), <[f32]>::as_ptr);
@@ -119,11 +114,7 @@ fn layer_norm_on(isa: Isa, x: &mut [f32], weight: &[f32], bias: Option<&[f32]>) 
 }
 
 /// RMSNorm of each row of `x`, (rows, width), in place: unit mean square, then the gain where there is one.
-pub(crate) fn rms_norm(compute: &Compute, x: &mut [f32], width: usize, weight: Option<&[f32]>) {
-    rms_norm_on(compute.isa, x, width, weight);
-}
-
-fn rms_norm_on(isa: Isa, x: &mut [f32], width: usize, weight: Option<&[f32]>) {
+pub(crate) fn rms_norm_on(isa: Isa, x: &mut [f32], width: usize, weight: Option<&[f32]>) {
     assert!(weight.is_none_or(|weight| weight.len() == width));
     for row in x.chunks_exact_mut(width) {
         let weight = weight.map_or(std::ptr::null(), <[f32]>::as_ptr);

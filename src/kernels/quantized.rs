@@ -153,8 +153,8 @@ impl QuantizedRows {
         let target = Target(self.values.as_mut_ptr(), self.scales.as_mut_ptr(), self.group_sums.as_mut_ptr());
         let target = &target;
         let isa = compute.isa;
-        let work = if n == 1 { 0 } else { x.len() };
-        compute.split(n, 4, work, |rows| {
+        let work = if n == 1 { 0 } else { 2 * x.len() };
+        compute.split(n, 1, work, |rows| {
             for i in rows {
                 let row = &x[i * cols..(i + 1) * cols];
                 // SAFETY: the arrays hold n padded rows, checked above, and this thread alone writes row i.

@@ -10,7 +10,8 @@ use crate::checkpoint::Checkpoint;
 use crate::config::ModelConfig;
 use crate::error::Result;
 use crate::kernels::{
-    AttentionShape, Compute, KvPrecision, Visible, add_scaled, attention, dot, matmul, matmul_rows, rms_norm,
+    AttentionShape, Compute, KvPrecision, Visible, add_scaled, attention, dot, matmul, matmul_rows,
+    rms_norm_on, store,
 };
 use crate::manifest::{BlockTensors, TensorSpec};
 use crate::simd::TILE;
@@ -83,7 +84,7 @@ impl Attention {
     pub(crate) fn forward(
         &self,
         compute: &Compute,
-        places: &mut dyn Places,
+        places: &dyn Places,
         pass: Pass<'_>,
         x: &mut [f32],
         qkv: &mut [f32],
@@ -96,14 +97,22 @@ impl Attention {
         let n = x.len() / q_width;
         let stride = self.qkv_width();
         let skip = if last_only { n - 1 } else { 0 };
+        let isa = compute.isa();
         let prepare = |position: usize, heads: &mut [f32]| {
             if self.qk_norm {
-                rms_norm(compute, heads, head_dim, None);
+                rms_norm_on(isa, heads, head_dim, None);
             }
             if let Some(rotary) = rotary {
                 rotary.turn(position, heads);
             }
         };
+        // All rows are of one session, or each is of its own.
+        let run = places.run(0, n);
+        let mut stored = [(places.seen(0), places.position(0)); MAX_TOGETHER];
+        for (i, one) in stored[..n / run].iter_mut().enumerate().skip(1) {
+            *one = (places.seen(i * run), places.position(i * run));
+        }
+        let stored = &stored[..n / run];
         if last_only && !has_qkv && self.folds(n, rotary) {
             self.forward_last(compute, x, qkv, mixed);
             return;
@@ -116,11 +125,10 @@ impl Attention {
             let kv = &mut kv[..n * 2 * kv_width];
             matmul_rows(compute, weight, 0..q_width, bias, None, &x[skip * q_width..], query);
             matmul_rows(compute, weight, q_width..stride, bias, None, x, kv);
-            for (i, row) in kv.chunks_exact_mut(2 * kv_width).enumerate() {
-                let (key, value) = row.split_at_mut(kv_width);
-                let position = places.position(i);
-                prepare(position, key);
-                places.cache(i).store(layer, position, key, value);
+            // SAFETY: sessions have caches of their own, which only this pass uses.
+            #[allow(unsafe_code)]
+            unsafe {
+                store(compute, stored, layer, kv, 2 * kv_width, prepare);
             }
             prepare(places.position(skip), query);
             &*query
@@ -129,18 +137,15 @@ impl Attention {
             if !has_qkv {
                 self.in_proj.forward(compute, x, qkv);
             }
-            for (i, row) in qkv.chunks_exact_mut(stride).enumerate() {
-                let (qk, value) = row.split_at_mut(q_width + kv_width);
-                let position = places.position(i);
-                prepare(position, qk);
-                places.cache(i).store(layer, position, &qk[q_width..], value);
+            // SAFETY: as above.
+            #[allow(unsafe_code)]
+            unsafe {
+                store(compute, stored, layer, qkv, stride, prepare);
             }
             &qkv[skip * stride..]
         };
         let mixed = &mut mixed[..(n - skip) * q_width];
-        // All that are left are of one session, or each is of its own.
         let run = places.run(skip, n);
-        let places = &*places;
         let seen = |row: usize| {
             let first = places.position(row);
             let visible = if self.causal {

@@ -82,7 +82,7 @@ impl Block {
     pub(crate) fn forward(
         &self,
         compute: &Compute,
-        places: &mut dyn Places,
+        places: &dyn Places,
         pass: Pass<'_>,
         x: &mut [f32],
         width: usize,
@@ -91,10 +91,14 @@ impl Block {
         let BlockScratch { branch, mixed, wide, scores } = scratch;
         let n = x.len() / width;
         let branch = &mut branch[..x.len()];
-        branch.copy_from_slice(x);
-        if self.norm_first {
-            self.norm1.forward(compute, branch);
-        }
+        let isa = compute.isa();
+        let work = 4 * width;
+        compute.for_row_pairs(x, branch, width, work, |x, branch| {
+            branch.copy_from_slice(x);
+            if self.norm_first {
+                self.norm1.apply(isa, branch);
+            }
+        });
         self.attention.forward(compute, places, pass, branch, wide, scores, mixed);
         let rows = if pass.last_only {
             x.copy_within((n - 1) * width.., 0);
@@ -103,19 +107,23 @@ impl Block {
             n
         };
         let (x, branch) = (&mut x[..rows * width], &mut branch[..rows * width]);
-        add_assign(x, branch);
-        if !self.norm_first {
-            self.norm1.forward(compute, x);
-        }
-        branch.copy_from_slice(x);
-        if self.norm_first {
-            self.norm2.forward(compute, branch);
-        }
+        compute.for_row_pairs(x, branch, width, work, |x, branch| {
+            add_assign(x, branch);
+            if !self.norm_first {
+                self.norm1.apply(isa, x);
+            }
+            branch.copy_from_slice(x);
+            if self.norm_first {
+                self.norm2.apply(isa, branch);
+            }
+        });
         self.feed_forward.forward(compute, branch, wide);
-        add_assign(x, branch);
-        if !self.norm_first {
-            self.norm2.forward(compute, x);
-        }
+        compute.for_row_pairs(x, branch, width, work, |x, branch| {
+            add_assign(x, branch);
+            if !self.norm_first {
+                self.norm2.apply(isa, x);
+            }
+        });
         rows
     }
 }

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use crate::checkpoint::Checkpoint;
 use crate::config::Norm;
 use crate::error::Result;
-use crate::kernels::{Compute, Matrix, layer_norm, matmul, rms_norm};
+use crate::kernels::{Compute, Matrix, layer_norm_on, matmul, rms_norm_on};
 use crate::manifest::{LinearTensors, NormTensors, TensorSpec};
+use crate::simd::Isa;
 
 /// A tensor as f32 numbers.
 pub(crate) fn load_vector(file: &Arc<Checkpoint>, spec: &TensorSpec) -> Result<Vec<f32>> {
@@ -57,9 +58,15 @@ impl NormLayer {
 
     /// Normalizes each row of x, (n, width), in place.
     pub(crate) fn forward(&self, compute: &Compute, x: &mut [f32]) {
+        let (isa, width) = (compute.isa(), self.weight.len());
+        compute.for_rows(x, width, 2 * width, |_, rows| self.apply(isa, rows));
+    }
+
+    /// As [`forward`](Self::forward), on this thread.
+    pub(crate) fn apply(&self, isa: Isa, x: &mut [f32]) {
         match self.kind {
-            Norm::Layer => layer_norm(compute, x, &self.weight, self.bias.as_deref()),
-            Norm::Rms => rms_norm(compute, x, self.weight.len(), Some(&self.weight)),
+            Norm::Layer => layer_norm_on(isa, x, &self.weight, self.bias.as_deref()),
+            Norm::Rms => rms_norm_on(isa, x, self.weight.len(), Some(&self.weight)),
         }
     }
 }

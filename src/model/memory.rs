@@ -98,11 +98,8 @@ pub(crate) trait Places {
     /// The position of a row.
     fn position(&self, row: usize) -> usize;
 
-    /// The keys and values that a row sees, to read.
+    /// The keys and values that a row sees, and where it stores its own.
     fn seen(&self, row: usize) -> &KvCache;
-
-    /// The keys and values that a row sees.
-    fn cache(&mut self, row: usize) -> &mut KvCache;
 
     /// How many of the rows `row..n` see the same keys and values, at positions one after the other.
     fn run(&self, row: usize, n: usize) -> usize;
@@ -120,10 +117,6 @@ impl Places for Chunk<'_> {
     }
 
     fn seen(&self, _row: usize) -> &KvCache {
-        self.cache
-    }
-
-    fn cache(&mut self, _row: usize) -> &mut KvCache {
         self.cache
     }
 
@@ -156,10 +149,6 @@ impl Places for ByteRows<'_> {
         &self.0.seen(row).cache
     }
 
-    fn cache(&mut self, row: usize) -> &mut KvCache {
-        &mut self.0.memory(row).cache
-    }
-
     fn run(&self, _row: usize, _n: usize) -> usize {
         1
     }
@@ -181,11 +170,6 @@ impl Places for CoarseRows<'_> {
     fn seen(&self, row: usize) -> &KvCache {
         let memory = self.members.seen(self.complete[row]);
         &memory.coarse.as_ref().expect("a parallel model's session remembers its coarse stream").cache
-    }
-
-    fn cache(&mut self, row: usize) -> &mut KvCache {
-        let memory = self.members.memory(self.complete[row]);
-        &mut memory.coarse.as_mut().expect("a parallel model's session remembers its coarse stream").cache
     }
 
     fn run(&self, _row: usize, _n: usize) -> usize {

@@ -83,7 +83,7 @@ impl Stack {
         &self,
         compute: &Compute,
         scratch: &mut BlockScratch,
-        places: &mut dyn Places,
+        places: &dyn Places,
         tables: &FirstLayer,
         bytes: &[u8],
         cancel: Option<&Cancel>,
@@ -99,7 +99,7 @@ impl Stack {
         &self,
         compute: &Compute,
         scratch: &mut BlockScratch,
-        places: &mut dyn Places,
+        places: &dyn Places,
         last_only: bool,
         cancel: Option<&Cancel>,
         x: &mut [f32],
@@ -122,7 +122,7 @@ impl Stack {
         &self,
         compute: &Compute,
         scratch: &mut BlockScratch,
-        places: &mut dyn Places,
+        places: &dyn Places,
         last_only: bool,
         has_qkv: bool,
         cancel: Option<&Cancel>,
@@ -267,8 +267,8 @@ impl Aggregated {
         let CoarseScratch { blocks, padded, patches, coarse } = scratch;
         if self.start.is_none() {
             let len = self.conv.forward(compute, arriving, patches, coarse);
-            let mut places = Chunk { first: 0, cache };
-            self.stack.forward(compute, blocks, &mut places, true, cancel, &mut coarse[..len * width])?;
+            let places = Chunk { first: 0, cache };
+            self.stack.forward(compute, blocks, &places, true, cancel, &mut coarse[..len * width])?;
             each(0, &coarse[..width]);
             return Ok(());
         }
@@ -285,8 +285,8 @@ impl Aggregated {
             padded[past * inputs..][..arriving.len()].copy_from_slice(arriving);
             self.conv.forward(compute, &padded[offset..offset + len], patches, coarse);
             let rows = &mut coarse[..(end - begin) * width];
-            let mut places = Chunk { first: begin, cache };
-            self.stack.forward(compute, blocks, &mut places, false, cancel, rows)?;
+            let places = Chunk { first: begin, cache };
+            self.stack.forward(compute, blocks, &places, false, cancel, rows)?;
         }
         for i in if last_only { n - 1..n } else { 0..n } {
             let complete = (first + i + 1) / stride;
@@ -333,9 +333,9 @@ impl Aggregated {
         if n > 0 {
             self.conv.forward_patches(compute, n, patches, coarse);
             let coarse = &mut coarse[..n * width];
-            let mut places = CoarseRows { members, complete, stride };
+            let places = CoarseRows { members, complete, stride };
             self.stack
-                .forward(compute, blocks, &mut places, false, None, coarse)
+                .forward(compute, blocks, &places, false, None, coarse)
                 .expect("nothing cancels this");
             for (&row, state) in complete.iter().zip(coarse.chunks_exact(width)) {
                 let memory = members.memory(row).coarse.as_mut().expect(remembers);

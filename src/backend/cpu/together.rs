@@ -76,7 +76,7 @@ impl CpuEngine {
         streams.project(compute, arriving, x);
         streams
             .bytes
-            .forward(compute, blocks, &mut ByteRows(&mut members), false, None, x)
+            .forward(compute, blocks, &ByteRows(&mut members), false, None, x)
             .expect("nothing cancels this");
         for (state, x) in states.chunks_exact_mut(width).zip(x.chunks_exact(streams.bytes.width)) {
             state[..streams.bytes.width].copy_from_slice(x);

@@ -66,21 +66,25 @@ impl Int8Cache {
     }
 
     /// Stores key and value, (head_dim) each, of the position with number `at`.
-    pub(super) fn store(&mut self, at: usize, value_dim: usize, key: &[f32], value: &[f32]) {
+    ///
+    /// # Safety
+    /// The machine has the instruction set, there is such a position, heads are as wide as the cache was made for, and
+    /// nobody else uses what is stored of it meanwhile.
+    pub(super) unsafe fn store(&self, isa: Isa, at: usize, value_dim: usize, key: &[f32], value: &[f32]) {
         let mut digits = [0i8; MAX_HEAD_DIM];
-        let isa = Isa::current();
         let padded = key_dim(key.len());
-        // SAFETY: the instruction set is one that the machine has; there is room for the widest head's numbers.
-        self.key_scales[at] = unsafe { quantize_head(isa, key.as_ptr(), key.len(), digits.as_mut_ptr()) };
-        let block = &mut self.keys[at / TILE * TILE * padded + at % TILE * 4..];
-        for (four, key) in block.chunks_mut(4 * TILE).zip(digits[..padded].as_chunks::<4>().0) {
-            four[..4].copy_from_slice(key);
+        let scale = quantize_head(isa, key.as_ptr(), key.len(), digits.as_mut_ptr());
+        *self.key_scales.pointer().add(at) = scale;
+        let block = self.keys.pointer().add(at / TILE * TILE * padded + at % TILE * 4);
+        for (i, four) in digits[..padded].as_chunks::<4>().0.iter().enumerate() {
+            *block.add(i * 4 * TILE).cast::<[i8; 4]>() = *four;
         }
-        // SAFETY: as above.
-        self.value_scales[at] =
-            unsafe { quantize_head(isa, value.as_ptr(), value.len(), digits.as_mut_ptr()) };
-        let four = &mut self.values[at / 4 * 4 * value_dim + at % 4..];
-        four.iter_mut().step_by(4).zip(&digits[..value.len()]).for_each(|(v, digit)| *v = *digit);
+        let scale = quantize_head(isa, value.as_ptr(), value.len(), digits.as_mut_ptr());
+        *self.value_scales.pointer().add(at) = scale;
+        let fours = self.values.pointer().add(at / 4 * 4 * value_dim + at % 4);
+        for (i, digit) in digits[..value.len()].iter().enumerate() {
+            *fours.add(i * 4) = *digit;
+        }
     }
 }
 

@@ -143,35 +143,72 @@ impl KvCache {
     }
 
     /// Stores key and value, each (n_kv_heads, head_dim), of a position in a layer.
-    pub(crate) fn store(&mut self, layer: usize, position: usize, key: &[f32], value: &[f32]) {
+    ///
+    /// # Safety
+    /// The machine has the instruction set, and nobody else uses what is stored of this position meanwhile.
+    unsafe fn store(&self, isa: Isa, layer: usize, position: usize, key: &[f32], value: &[f32]) {
         let dim = self.shape.head_dim;
+        let width = self.shape.n_kv_heads * dim;
+        assert!(position < self.capacity && key.len() == width && value.len() == width);
         for head in 0..self.shape.n_kv_heads {
             let at = self.first_position(layer, head) + position;
             let key_at = at / TILE * TILE * dim + at % TILE;
             let value_at = at * self.value_dim;
             let (key, value) = (&key[head * dim..(head + 1) * dim], &value[head * dim..(head + 1) * dim]);
-            match &mut self.numbers {
-                Numbers::Int8(cache) => cache.store(at, self.value_dim, key, value),
+            match &self.numbers {
+                Numbers::Int8(cache) => cache.store(isa, at, self.value_dim, key, value),
                 Numbers::F32 { keys, values } => {
-                    keys[key_at..].iter_mut().step_by(TILE).zip(key).for_each(|(k, v)| *k = *v);
-                    values[value_at..value_at + dim].copy_from_slice(value);
+                    scatter(key, keys.pointer().add(key_at));
+                    std::ptr::copy_nonoverlapping(value.as_ptr(), values.pointer().add(value_at), dim);
                 }
                 Numbers::F16 { keys, values } => {
-                    let isa = Isa::current();
-                    let values = &mut values[value_at..value_at + dim];
-                    // SAFETY: the instruction set is one that the machine has; both sides hold `dim` numbers.
-                    unsafe { to_f16(isa, value.as_ptr(), dim, values.as_mut_ptr()) };
+                    to_f16(isa, value.as_ptr(), dim, values.pointer().add(value_at));
                     for (part, key) in key.chunks(TILE).enumerate() {
                         let mut buffer = [0u16; TILE];
-                        // SAFETY: as above; a part has at most TILE numbers.
-                        unsafe { to_f16(isa, key.as_ptr(), key.len(), buffer.as_mut_ptr()) };
-                        let keys = &mut keys[key_at + part * TILE * TILE..];
-                        keys.iter_mut().step_by(TILE).zip(&buffer[..key.len()]).for_each(|(k, v)| *k = *v);
+                        to_f16(isa, key.as_ptr(), key.len(), buffer.as_mut_ptr());
+                        scatter(&buffer[..key.len()], keys.pointer().add(key_at + part * TILE * TILE));
                     }
                 }
             }
         }
     }
+}
+
+/// Writes the numbers of one position into a block of 16.
+unsafe fn scatter<T: Copy>(numbers: &[T], to: *mut T) {
+    for (i, number) in numbers.iter().enumerate() {
+        *to.add(i * TILE) = *number;
+    }
+}
+
+/// Makes the queries and keys of each row of `rows`, (n, stride), ready with `prepare`, and stores its key and value, which
+/// are its last numbers, on all threads. `prepare` gets the row's position and all of it but the value.
+///
+/// `seen` are the caches of one or more sessions and the position of the first row of each; they have as many rows each.
+///
+/// # Safety
+/// No cache is there twice, and nobody else uses them meanwhile.
+pub(crate) unsafe fn store(
+    compute: &Compute,
+    seen: &[(&KvCache, usize)],
+    layer: usize,
+    rows: &mut [f32],
+    stride: usize,
+    prepare: impl Fn(usize, &mut [f32]) + Sync,
+) {
+    let AttentionShape { n_kv_heads, head_dim, .. } = seen[0].0.shape;
+    let kv_width = n_kv_heads * head_dim;
+    let n_each = rows.len() / stride / seen.len();
+    let isa = compute.isa;
+    compute.for_rows(rows, stride, 8 * stride, |first, rows| {
+        for (row, numbers) in (first..).zip(rows.chunks_exact_mut(stride)) {
+            let (cache, begin) = seen[row / n_each];
+            let position = begin + row % n_each;
+            let (heads, value) = numbers.split_at_mut(stride - kv_width);
+            prepare(position, heads);
+            cache.store(isa, layer, position, &heads[heads.len() - kv_width..], value);
+        }
+    });
 }
 
 /// Which positions a query sees.
@@ -544,11 +581,15 @@ mod tests {
                     {
                         let mut compute = Compute::new(&Arc::new(Pool::new(n_threads).unwrap()), 0, 0, false);
                         compute.isa = isa;
-                        let mut kv = KvCache::new(shape, 2, len, precision).unwrap();
-                        for p in 0..len {
-                            let row = p * kv_width..(p + 1) * kv_width;
-                            kv.store(0, p, &values[row.clone()], &keys[row.clone()]);
-                            kv.store(1, p, &keys[row.clone()], &values[row]);
+                        let kv = KvCache::new(shape, 2, len, precision).unwrap();
+                        for (layer, first, second) in [(0, &values, &keys), (1, &keys, &values)] {
+                            let pairs = first.chunks_exact(kv_width).zip(second.chunks_exact(kv_width));
+                            let mut rows: Vec<f32> =
+                                pairs.flat_map(|(a, b)| a.iter().chain(b)).copied().collect();
+                            // SAFETY: nobody else has the cache.
+                            unsafe {
+                                store(&compute, &[(&kv, 0)], layer, &mut rows, 2 * kv_width, |_, _| {})
+                            };
                         }
                         let mut scores = vec![f32::NAN; attention_scratch_len(n_threads, len)];
                         let mut got = vec![f32::NAN; len * width];
