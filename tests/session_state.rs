@@ -177,6 +177,29 @@ fn a_state_of_another_model_or_context_is_a_mismatch() {
 }
 
 #[test]
+fn no_stream_is_so_long_that_its_position_overflows() {
+    let mut session = session_of(&random_model(CAUSAL_PLAIN));
+    session.feed(&some_bytes(100, 1)).unwrap();
+    let mut state = session.save();
+    let mut restored_at = |position: u64| {
+        let at = state.len() - 8;
+        state[32..40].copy_from_slice(&position.to_le_bytes());
+        let checksum = xxhash_rust::xxh3::xxh3_64(&state[..at]);
+        state[at..].copy_from_slice(&checksum.to_le_bytes());
+        session.restore(&state)
+    };
+    for position in [1 << 63, u64::MAX - 1, u64::MAX] {
+        assert_eq!(restored_at(position).unwrap_err().kind(), ErrorKind::Format, "{position}");
+    }
+    // As the context slides, what is held at a position is the same again a little later.
+    let largest =
+        (0..1000).map(|i| i64::MAX as u64 - i).find(|&position| restored_at(position).is_ok()).unwrap();
+    session.feed(&some_bytes(3000, 2)).unwrap();
+    session.logits().unwrap();
+    assert_eq!(session.position(), largest + 3000);
+}
+
+#[test]
 fn a_newer_version_is_told_apart_from_garbage() {
     let model = random_model(CAUSAL_PLAIN);
     let mut saved = session_of(&model).save();

@@ -33,8 +33,16 @@ fn main() -> std::io::Result<()> {
     put("config", "causal", config.to_toml().as_bytes())?;
     for (name, kind, source) in [
         ("regex", 0, r"[a-c]{2,5}(x|yz)*\d?(?i:é|ß)"),
-        ("gbnf", 1, "root ::= list \"\\n\"\nlist ::= \"[\" (item (\",\" item)*)? \"]\"\nitem ::= [0-9]+ | list\n"),
-        ("schema", 2, r#"{"type":"object","properties":{"a":{"type":"integer","minimum":3},"b":{"enum":["x",null]}},"required":["a"]}"#),
+        (
+            "gbnf",
+            1,
+            "root ::= list \"\\n\"\nlist ::= \"[\" (item (\",\" item)*)? \"]\"\nitem ::= [0-9]+ | list\n",
+        ),
+        (
+            "schema",
+            2,
+            r#"{"type":"object","properties":{"a":{"type":"integer","minimum":3},"b":{"enum":["x",null]}},"required":["a"]}"#,
+        ),
     ] {
         put("grammar", name, &[&[kind, 1, 2, 3, 4, 5, 6, 7, 8][..], source.as_bytes()].concat())?;
     }

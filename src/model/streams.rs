@@ -334,9 +334,7 @@ impl Aggregated {
             self.conv.forward_patches(compute, n, patches, coarse);
             let coarse = &mut coarse[..n * width];
             let places = CoarseRows { members, complete, stride };
-            self.stack
-                .forward(compute, blocks, &places, false, None, coarse)
-                .expect("nothing cancels this");
+            self.stack.forward(compute, blocks, &places, false, None, coarse).expect("nothing cancels this");
             for (&row, state) in complete.iter().zip(coarse.chunks_exact(width)) {
                 let memory = members.memory(row).coarse.as_mut().expect(remembers);
                 memory.states.push(state);
