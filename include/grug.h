@@ -473,8 +473,8 @@ GRUG_API GRUG_MUST_USE grug_status grug_session_feed(grug_session *s, const uint
 GRUG_API GRUG_MUST_USE int32_t grug_session_next(grug_session *s, grug_sampler *sampler, grug_error *err);
 
 /**
- * Generates text as read(2) reads a file: up to cap bytes into buf; *n is how many, also when the call fails on the
- * way, as by GRUG_ECANCELED. Returns why it paused, a GRUG_STOP_ value; call again to go on. It pauses after a
+ * Generates text as read(2) reads a file: up to cap bytes into buf; *n is how many, also when the call fails, before it
+ * begins or on the way, as by GRUG_ECANCELED. Returns why it paused, a GRUG_STOP_ value; call again to go on. It pauses after a
  * stop sequence, 1 to 256 bytes long, even one that began in an earlier call. A sampler of NULL is greedy.
  */
 GRUG_API GRUG_MUST_USE grug_status grug_session_generate(grug_session *s, grug_sampler *sampler,

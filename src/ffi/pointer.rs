@@ -1,4 +1,4 @@
-//! Pointers from C, checked as far as they can be: NULL, length, text. What cannot be checked is what the caller
+//! Pointers from C, checked as far as they can be: NULL, alignment, length, text. What cannot be checked is what the caller
 //! vouches for, in the header: a pointer that is not NULL points to as much as its length says, of the type it has, and
 //! stays so during the call.
 
@@ -11,24 +11,34 @@ fn null(name: &str) -> Error {
     Error::invalid(format!("{name} is NULL"))
 }
 
+/// Refuses NULL, and an address that a T cannot have, as one in the middle of a buffer of bytes.
+fn check<T>(pointer: *const T, name: &str) -> Result<()> {
+    if pointer.is_null() {
+        return Err(null(name));
+    }
+    if !pointer.is_aligned() {
+        return Err(Error::invalid(format!("{name} is not at a multiple of {} bytes", align_of::<T>())));
+    }
+    Ok(())
+}
+
 /// What a pointer points to.
 ///
 /// # Safety
 /// `pointer` is NULL or points to a T that is not written during `'a`, except through what T itself allows.
 pub(super) unsafe fn object<'a, T>(pointer: *const T, name: &str) -> Result<&'a T> {
-    // SAFETY: by contract.
-    unsafe { pointer.as_ref() }.ok_or_else(|| null(name))
+    check(pointer, name)?;
+    // SAFETY: by contract; not NULL, and aligned.
+    Ok(unsafe { &*pointer })
 }
 
-/// Refuses a NULL output.
+/// An output that can be written to.
 pub(super) fn output<T>(pointer: *mut T, name: &str) -> Result<*mut T> {
-    if pointer.is_null() { Err(null(name)) } else { Ok(pointer) }
+    check(pointer, name).map(|()| pointer)
 }
 
 fn check_len<T>(pointer: *const T, len: usize, name: &str) -> Result<()> {
-    if pointer.is_null() {
-        return Err(null(name));
-    }
+    check(pointer, name)?;
     if len > isize::MAX as usize / size_of::<T>() {
         return Err(Error::invalid(format!("{name}: a length of {len} is longer than memory can be")));
     }

@@ -80,8 +80,11 @@ unsafe fn read_options(opt: *const grug_sampler_options) -> Result<SamplerOption
             c.flags
         )));
     }
-    // SAFETY: by contract: NULL or 256 numbers.
-    let bias = unsafe { c.bias.cast::<[f32; 256]>().as_ref() }.copied();
+    let bias = match c.bias.cast::<[f32; 256]>() {
+        bias if bias.is_null() => None,
+        // SAFETY: by contract: 256 numbers.
+        bias => Some(*unsafe { pointer::object(bias, "grug_sampler_options.bias") }?),
+    };
     Ok(SamplerOptions {
         seed: c.seed,
         temperature: c.temperature,

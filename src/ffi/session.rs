@@ -269,8 +269,8 @@ pub unsafe extern "C" fn grug_session_next(
     }
 }
 
-/// Generates text as read(2) reads a file: up to cap bytes into buf; *n is how many, also when the call fails on the
-/// way, as by GRUG_ECANCELED. Returns why it paused, a GRUG_STOP_ value; call again to go on. It pauses after a
+/// Generates text as read(2) reads a file: up to cap bytes into buf; *n is how many, also when the call fails, before it
+/// begins or on the way, as by GRUG_ECANCELED. Returns why it paused, a GRUG_STOP_ value; call again to go on. It pauses after a
 /// stop sequence, 1 to 256 bytes long, even one that began in an earlier call. A sampler of NULL is greedy.
 #[unsafe(no_mangle)]
 #[must_use]
@@ -286,6 +286,9 @@ pub unsafe extern "C" fn grug_session_generate(
 ) -> grug_status {
     // SAFETY: the caller keeps the contract of the header for each argument.
     unsafe {
+        if let Ok(n) = pointer::output(n, "n") {
+            n.write(0);
+        }
         call(s, err, |state| {
             let n = pointer::output(n, "n")?;
             let buf = pointer::slice_mut(buf, cap, "buf")?;

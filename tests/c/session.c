@@ -30,11 +30,15 @@ static void misuse(const grug_model *model) {
     FAILS(GRUG_EINVAL, "buf is NULL", grug_session_generate(session, NULL, NULL, 0, NULL, 4, &n, &err));
     FAILS(GRUG_EINVAL, "n is NULL", grug_session_generate(session, NULL, NULL, 0, buf, 4, NULL, &err));
     FAILS(GRUG_EINVAL, "stops is NULL", grug_session_generate(session, NULL, NULL, 1, buf, 4, &n, &err));
+    n = 77; /* generate says how many bytes came, whatever happens */
     FAILS(GRUG_EINVAL, "stops[0] is empty", grug_session_generate(session, NULL, &stop, 1, buf, 4, &n, &err));
+    CHECK(n == 0);
+    FAILS(GRUG_EINVAL, "nats is not at a multiple of 4 bytes",
+          grug_session_score(session, buf, 1, (float *)(void *)((char *)logits + 1), &total, &err));
     stop.len = 1;
     FAILS(GRUG_EINVAL, "stops[0]", grug_session_generate(session, NULL, &stop, 1, buf, 4, &n, &err));
     CHECK(grug_session_next(NULL, NULL, NULL) == GRUG_EINVAL);
-    CHECK(n == 77 && total == -1 && buf[0] == 1 && buf[3] == 4 && grug_session_position(session) == 0);
+    CHECK(n == 0 && total == -1 && buf[0] == 1 && buf[3] == 4 && grug_session_position(session) == 0);
 
     /* Nothing of this made it unusable. */
     OK(grug_session_generate(session, NULL, NULL, 0, NULL, 0, &n, &err));
