@@ -42,6 +42,7 @@ unsafe fn claimed_size<T: SizedStruct>(pointer: *const T) -> Result<usize> {
 pub(super) unsafe fn read<T: SizedStruct>(pointer: *const T) -> Result<T> {
     let mut value = MaybeUninit::<T>::zeroed();
     if !pointer.is_null() {
+        super::pointer::check(pointer, T::NAME)?;
         // SAFETY: by contract.
         let size = unsafe { claimed_size(pointer) }?;
         let ours = size_of::<T>();

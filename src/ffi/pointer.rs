@@ -12,7 +12,7 @@ fn null(name: &str) -> Error {
 }
 
 /// Refuses NULL, and an address that a T cannot have, as one in the middle of a buffer of bytes.
-fn check<T>(pointer: *const T, name: &str) -> Result<()> {
+pub(super) fn check<T>(pointer: *const T, name: &str) -> Result<()> {
     if pointer.is_null() {
         return Err(null(name));
     }
