@@ -44,6 +44,20 @@ class _Owner:
         self.keep = None
 
 
+class using:
+    """The pointer of a handle for the time of a call, or NULL for None."""
+
+    def __init__(self, handle: "Optional[Handle]") -> None:
+        self.handle = handle
+
+    def __enter__(self) -> Optional[int]:
+        return None if self.handle is None else self.handle._owner.enter()
+
+    def __exit__(self, *_: object) -> None:
+        if self.handle is not None:
+            self.handle._owner.leave()
+
+
 class Handle:
     """A base for what owns a handle: ``close()``, ``with``, and freeing when it is collected. ``keep`` is what the
     library may use until then."""

@@ -5,7 +5,8 @@ import os
 import platform
 from pathlib import Path
 
-ABI_MAJOR = 0
+#: GRUG_ABI_VERSION of the header that this was written for.
+ABI = 0x0000_0002
 
 
 class Error(c.Structure):
@@ -158,13 +159,15 @@ def _load() -> c.CDLL:
             f"this installation of grug has no {name}: install a built wheel, or name the library in GRUG_LIBRARY"
         )
     library = c.CDLL(path)
+    library.grug_abi_version.restype = c.c_uint32
+    found = library.grug_abi_version()
+    # A minor version only adds, but before 1.0 anything may change.
+    if found >> 16 != ABI >> 16 or found < ABI or (ABI >> 16 == 0 and found != ABI):
+        raise ImportError(f"{path} has ABI {found >> 16}.{found & 0xFFFF}; this package needs {ABI >> 16}.{ABI & 0xFFFF}")
     for function, (result, arguments) in _FUNCTIONS.items():
         declared = getattr(library, function)
         declared.restype = result
         declared.argtypes = arguments
-    major = library.grug_abi_version() >> 16
-    if major != ABI_MAJOR:
-        raise ImportError(f"{path} has ABI {major}; this package needs {ABI_MAJOR}")
     return library
 
 

@@ -9,7 +9,7 @@ from typing import Callable, Dict, List, Optional, Union
 from . import _library as L
 from ._buffers import Buffer, Text, borrow, sized
 from ._errors import SPACE, NotFoundError, check
-from ._handle import Handle
+from ._handle import Handle, using
 
 _lib = L.lib
 
@@ -32,11 +32,6 @@ class Cancel(Handle):
         """Makes it as new."""
         with self._use() as token:
             _lib.grug_cancel_reset(token)
-
-
-def token(cancel: Optional[Cancel]) -> Optional[int]:
-    """A token's pointer, or NULL."""
-    return None if cancel is None else cancel._owner.pointer
 
 
 #: Levels of grug.h as levels of `logging`.
@@ -139,16 +134,16 @@ class Model(Handle):
             flags=(0 if mmap else 1) | (2 if mlock else 0) | (4 if portable else 0) | (0 if self_check else 8),
             log=hooks.log,
             progress=hooks.progress,
-            cancel=token(cancel),
         )
         out, error = c.c_void_p(), L.Error()
-        if isinstance(source, (bytes, bytearray, memoryview)):
-            data, size, keep = borrow(source)
-            status = _lib.grug_model_load_buffer(data, size, 0, c.byref(options), c.byref(out), c.byref(error))
-            del keep
-        else:
-            path = os.fsencode(source)
-            status = _lib.grug_model_load_file(path, c.byref(options), c.byref(out), c.byref(error))
+        with using(cancel) as options.cancel:
+            if isinstance(source, (bytes, bytearray, memoryview)):
+                data, size, keep = borrow(source)
+                status = _lib.grug_model_load_buffer(data, size, 0, c.byref(options), c.byref(out), c.byref(error))
+                del keep
+            else:
+                path = os.fsencode(source)
+                status = _lib.grug_model_load_file(path, c.byref(options), c.byref(out), c.byref(error))
         if hooks.raised is not None:
             raise hooks.raised
         check(status, error)
@@ -183,10 +178,10 @@ class Model(Handle):
         """Compresses bytes losslessly by what the model predicts, which must be loaded as portable. A shorter context is
         faster and compresses less."""
         address, size, keep = borrow(data)
-        options = L.SessionOptions(size=c.sizeof(L.SessionOptions), max_context=max_context, cancel=token(cancel))
+        options = L.SessionOptions(size=c.sizeof(L.SessionOptions), max_context=max_context)
         room, error = c.c_size_t(size + size // 64 + 64), L.Error()
         archive = c.create_string_buffer(room.value)
-        with self._use() as model:
+        with self._use() as model, using(cancel) as options.cancel:
             status = _lib.grug_compress(
                 model, c.byref(options), address, size, archive, c.byref(room), c.byref(error)
             )
@@ -198,9 +193,9 @@ class Model(Handle):
         """The original of an archive, made with the same model on any machine; SpaceError where the archive says that it
         is longer than ``max_bytes``."""
         address, size, keep = borrow(archive)
-        options = L.SessionOptions(size=c.sizeof(L.SessionOptions), cancel=token(cancel))
+        options = L.SessionOptions(size=c.sizeof(L.SessionOptions))
         room, error = c.c_size_t(0), L.Error()
-        with self._use() as model:
+        with self._use() as model, using(cancel) as options.cancel:
             arguments = (model, c.byref(options), address, size)
             status = _lib.grug_decompress(*arguments, None, c.byref(room), c.byref(error))
             data = c.create_string_buffer(room.value if status == SPACE and room.value <= max_bytes else 0)

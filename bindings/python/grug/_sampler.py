@@ -8,7 +8,7 @@ from typing import Any, FrozenSet, Mapping, Optional, Sequence, Tuple, Union
 from . import _library as L
 from ._buffers import Buffer, Text, borrow
 from ._errors import check
-from ._handle import Handle
+from ._handle import Handle, using
 
 _lib = L.lib
 
@@ -72,10 +72,12 @@ class Sampler(Handle):
         logits = None
         if bias is not None:
             logits = array("f", bytes(1024))
-            for byte, value in bias.items() if isinstance(bias, Mapping) else enumerate(bias):
-                logits[byte] = value
             if not isinstance(bias, Mapping) and len(bias) != 256:
                 raise ValueError(f"bias has {len(bias)} numbers, not 256")
+            for byte, value in bias.items() if isinstance(bias, Mapping) else enumerate(bias):
+                if not 0 <= byte < 256:
+                    raise ValueError(f"bias: {byte} is no byte")
+                logits[byte] = value
         for name, count in (("top_k", top_k), ("penalty_window", penalty_window)):
             if not 0 <= count < 1 << 32:
                 raise ValueError(f"{name} = {count}: out of range")
@@ -134,6 +136,8 @@ class Sampler(Handle):
     def accept(self, byte: int) -> None:
         """Takes a byte that was chosen elsewhere as if it had been picked here; DeadEndError where grammar or UTF-8 do not
         allow it."""
+        if not 0 <= byte < 256:
+            raise ValueError(f"{byte} is no byte")
         error = L.Error()
         with self._use() as sampler:
             check(_lib.grug_sampler_accept(sampler, byte, c.byref(error)), error)
@@ -144,17 +148,3 @@ class Sampler(Handle):
         with self._use() as sampler:
             complete = check(_lib.grug_sampler_allowed(sampler, mask, c.byref(error)), error) == 1
         return frozenset(b for b in range(256) if mask[b >> 3] >> (b & 7) & 1), complete
-
-
-class using:
-    """The pointer of a sampler or a grammar for the time of a call, or NULL."""
-
-    def __init__(self, handle: Optional[Handle]) -> None:
-        self.handle = handle
-
-    def __enter__(self) -> Optional[int]:
-        return None if self.handle is None else self.handle._owner.enter()
-
-    def __exit__(self, *_: object) -> None:
-        if self.handle is not None:
-            self.handle._owner.leave()

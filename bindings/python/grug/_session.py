@@ -10,9 +10,9 @@ from typing import Iterator, List, Optional, Sequence, Tuple, Union
 from . import _library as L
 from ._buffers import Buffer, Text, borrow, sized, writable
 from ._errors import CanceledError, check, error_of
-from ._handle import Handle
-from ._model import Cancel, Model, token
-from ._sampler import Sampler, using
+from ._handle import Handle, using
+from ._model import Cancel, Model
+from ._sampler import Sampler
 
 _lib = L.lib
 
@@ -48,10 +48,9 @@ class Session(Handle):
             max_context=max_context,
             overflow=0 if slide else 1,
             flags=0 if drafts else 1,
-            cancel=token(cancel),
         )
         out, error = c.c_void_p(), L.Error()
-        with model._use() as pointer:
+        with model._use() as pointer, using(cancel) as options.cancel:
             check(_lib.grug_session_new(pointer, c.byref(options), c.byref(out), c.byref(error)), error)
         assert out.value
         super().__init__(out.value, _lib.grug_session_free, model._owner.keep)
@@ -190,8 +189,8 @@ class Session(Handle):
     def set_cancel(self, cancel: Optional[Cancel]) -> None:
         """From now on this token stops the session's work; None is no token."""
         error = L.Error()
-        with self._use() as session:
-            check(_lib.grug_session_set_cancel(session, token(cancel), c.byref(error)), error)
+        with self._use() as session, using(cancel) as token:
+            check(_lib.grug_session_set_cancel(session, token, c.byref(error)), error)
 
     def rewind(self, n: int) -> None:
         """Undoes the last ``n`` bytes, exactly; RewindError where that is too far."""
@@ -231,6 +230,8 @@ def next_batch(
             picks[i] = stack.enter_context(using(None if samplers is None else samplers[i]))
             if input is not None:
                 byte = input[i]
+                if byte is not None and not 0 <= byte < 256:
+                    raise ValueError(f"input[{i}] is {byte}, which is no byte")
                 fed[i] = -1 if byte is None else byte
         check(_lib.grug_session_next_batch(pointers, picks, fed, n, out, c.byref(error)), error)
     return [value if value >= 0 else error_of(value, _lib.grug_status_name(value).decode()) for value in out]

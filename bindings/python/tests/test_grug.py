@@ -58,6 +58,22 @@ class Models(unittest.TestCase):
         with self.assertRaises(grug.DeviceError):
             grug.Model(MODEL, device="cuda:9")
 
+    def test_what_no_byte_is_and_what_is_closed_is_refused(self):
+        sampler, session, closed = warm(), grug.Session(grug.Model(MODEL)), grug.Cancel()
+        closed.close()
+        for refused in (
+            lambda: sampler.accept(300),
+            lambda: sampler.accept(-1),
+            lambda: grug.Sampler(bias={256: 1.0}),
+            lambda: grug.Sampler(bias={-1: 1.0}),
+            lambda: grug.next_batch([session], input=[256]),
+            lambda: grug.next_batch([session], input=[-1]),
+            lambda: session.set_cancel(closed),
+            lambda: grug.Model(MODEL, cancel=closed),
+        ):
+            self.assertRaises(ValueError, refused)
+        self.assertEqual(session.position, 0)
+
 
 class Sessions(unittest.TestCase):
     def setUp(self):
