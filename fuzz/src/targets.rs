@@ -32,7 +32,7 @@ pub const ALL: [Target; 9] = [
 ];
 
 /// The longest text that a run decodes.
-const LONGEST: u64 = 2048;
+const LONGEST: u64 = 400;
 
 /// Any bytes as an archive: an error, or bytes that compress to an archive again.
 pub fn archive(data: &[u8]) {
