@@ -106,17 +106,17 @@ impl Attention {
                 rotary.turn(position, heads);
             }
         };
-        // All rows are of one session, or each is of its own.
-        let run = places.run(0, n);
-        let mut stored = [(places.seen(0), places.position(0)); MAX_TOGETHER];
-        for (i, one) in stored[..n / run].iter_mut().enumerate().skip(1) {
-            *one = (places.seen(i * run), places.position(i * run));
-        }
-        let stored = &stored[..n / run];
         if last_only && !has_qkv && self.folds(n, rotary) {
             self.forward_last(compute, x, qkv, mixed);
             return;
         }
+        // All rows are of one session, or each is of its own: the caches, and the position of the first row of each.
+        let run = places.run(0, n);
+        let mut seen = [(places.seen(0), places.position(0)); MAX_TOGETHER];
+        for (i, one) in seen[..n / run].iter_mut().enumerate().skip(1) {
+            *one = (places.seen(i * run), places.position(i * run));
+        }
+        let seen = &seen[..n / run];
         let queries = if skip > 0 && !has_qkv && q_width.is_multiple_of(TILE) {
             // The queries of the rows that do not ask are not needed.
             let Linear { weight, bias } = &self.in_proj;
@@ -128,7 +128,7 @@ impl Attention {
             // SAFETY: sessions have caches of their own, which only this pass uses.
             #[allow(unsafe_code)]
             unsafe {
-                store(compute, stored, layer, kv, 2 * kv_width, prepare);
+                store(compute, seen, layer, kv, 2 * kv_width, prepare);
             }
             prepare(places.position(skip), query);
             &*query
@@ -140,27 +140,16 @@ impl Attention {
             // SAFETY: as above.
             #[allow(unsafe_code)]
             unsafe {
-                store(compute, stored, layer, qkv, stride, prepare);
+                store(compute, seen, layer, qkv, stride, prepare);
             }
             &qkv[skip * stride..]
         };
         let mixed = &mut mixed[..(n - skip) * q_width];
-        let run = places.run(skip, n);
-        let seen = |row: usize| {
-            let first = places.position(row);
-            let visible = if self.causal {
-                Visible::Causal { first, window: self.window }
-            } else {
-                Visible::All(first + run)
-            };
-            (places.seen(row), visible)
+        let visible = |first: usize| match self.causal {
+            true => Visible::Causal { first: first + skip, window: self.window },
+            false => Visible::All(first + run),
         };
-        let runs = (n - skip) / run;
-        let mut all = [seen(skip); MAX_TOGETHER];
-        for (i, one) in all[..runs].iter_mut().enumerate().skip(1) {
-            *one = seen(skip + i * run);
-        }
-        attention(compute, &all[..runs], layer, queries, stride, scores, mixed);
+        attention(compute, seen, visible, layer, queries, stride, scores, mixed);
         self.out_proj.forward(compute, mixed, &mut x[..(n - skip) * q_width]);
     }
 

@@ -2,8 +2,11 @@
 //! languages. A test that needs a tool which is not there says so and passes: "skipped: needs valgrind".
 #![allow(dead_code)] // each test program uses its own part
 
+#[allow(clippy::duplicate_mod)] // some tests have `common` as well
+#[path = "../common/skip.rs"]
+mod skip;
+
 use std::collections::BTreeSet;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::OnceLock;
@@ -11,6 +14,9 @@ use std::sync::OnceLock;
 use grug::checkpoint::{TensorToWrite, f32_bytes, save_model};
 use grug::config::ModelConfig;
 use grug::manifest::ModelTensors;
+
+#[allow(unused_imports)] // as above
+pub use skip::skip;
 
 /// Warnings are errors for every C program here.
 pub const STRICT: [&str; 5] = ["-Wall", "-Wextra", "-Wpedantic", "-Wshadow", "-Werror"];
@@ -40,11 +46,6 @@ pub fn run(command: &mut Command) -> Output {
         String::from_utf8_lossy(&output.stderr)
     );
     output
-}
-
-/// Says what a test needs and does not have, as `common::skip` does, whose models few of these tests want.
-pub fn skip(why: impl std::fmt::Display) {
-    let _ = writeln!(std::io::stderr(), "skipped: {why}");
 }
 
 /// Whether a tool is there; says so where it is not.

@@ -3,8 +3,9 @@
 //! and optimizers are compared with PyTorch's in `schedules.rs` and `optimizers.rs`.
 
 mod common;
+#[path = "../../tests/common/skip.rs"]
+mod skip;
 
-use std::io::Write;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -18,6 +19,7 @@ use grug_trainer::generate::generate;
 use grug_trainer::model::Model;
 use grug_trainer::telemetry::memory::resident;
 use grug_trainer::train::{Files, Outcome, Trainer, train};
+use skip::skip;
 use tch::Device;
 
 /// A run in `folder`, stopped at a step as Ctrl-C does where that is given.
@@ -184,8 +186,7 @@ fn a_corpus_may_be_larger_than_memory() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("huge.bin");
     if let Err(error) = std::fs::File::create(&path).unwrap().set_len(1 << 40) {
-        let _ =
-            writeln!(std::io::stderr(), "NOT TESTED: this needs a file system with sparse files: {error}");
+        skip(format_args!("needs a file system with sparse files: {error}"));
         return;
     }
     let huge = Corpus::open(&path).unwrap();

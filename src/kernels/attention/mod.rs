@@ -5,16 +5,16 @@
 //! whichever other queries it is grouped with.
 #![allow(unsafe_op_in_unsafe_fn, reason = "every kernel asks what the operations of `Simd` ask")]
 
+mod cache;
 mod int8;
 
 use std::ops::Range;
 
-use self::int8::Int8Cache;
+use self::cache::Numbers;
+pub(crate) use self::cache::{KvCache, KvPrecision, store};
 use super::compute::{Compute, Parts};
 use super::math;
-use crate::error::Result;
-use crate::pages::Buffer;
-use crate::simd::{Isa, Simd, TILE, dispatch};
+use crate::simd::{Simd, TILE, dispatch};
 
 /// Heads of an attention.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,36 +27,6 @@ pub(crate) struct AttentionShape {
 
 /// Most queries that are computed together.
 const QUERIES: usize = 4;
-
-/// How keys and values are stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum KvPrecision {
-    /// int8 with a scale for each key and value of a head; f16 for shapes that are too large for it.
-    Int8,
-    F16,
-    F32,
-}
-
-/// Numbers of keys and values.
-#[derive(Debug)]
-enum Numbers {
-    F32 { keys: Buffer<f32>, values: Buffer<f32> },
-    F16 { keys: Buffer<u16>, values: Buffer<u16> },
-    Int8(Int8Cache),
-}
-
-/// Keys and values of the layers of a stack for up to `capacity` positions.
-#[derive(Debug)]
-pub(crate) struct KvCache {
-    shape: AttentionShape,
-    n_layers: usize,
-    capacity: usize, // a multiple of 16
-    /// Width of a value with its padding, a multiple of 16.
-    value_dim: usize,
-    /// Keys (n_layers, n_kv_heads, capacity / 16, head_dim, 16) and values (n_layers, n_kv_heads, capacity, value_dim);
-    /// int8 has its own layout.
-    numbers: Numbers,
-}
 
 /// How the cache stores numbers.
 trait Stored: Copy + 'static {
@@ -75,140 +45,6 @@ impl Stored for u16 {
     unsafe fn load<S: Simd>(p: *const u16) -> S::F {
         S::load_f16(p)
     }
-}
-
-#[inline(always)]
-unsafe fn to_f16_kernel<S: Simd>(x: *const f32, n: usize, out: *mut u16) {
-    let whole = n - n % S::LANES;
-    for i in (0..whole).step_by(S::LANES) {
-        S::store_f16(out.add(i), S::load(x.add(i)));
-    }
-    if whole < n {
-        let mut buffer = [0u16; TILE];
-        S::store_f16(buffer.as_mut_ptr(), S::load_first(x.add(whole), n - whole));
-        std::ptr::copy_nonoverlapping(buffer.as_ptr(), out.add(whole), n - whole);
-    }
-}
-dispatch! { unsafe fn to_f16(x: *const f32, n: usize, out: *mut u16) = to_f16_kernel }
-
-impl KvCache {
-    /// An empty cache.
-    pub(crate) fn new(
-        shape: AttentionShape,
-        n_layers: usize,
-        capacity: usize,
-        precision: KvPrecision,
-    ) -> Result<KvCache> {
-        let capacity = capacity.next_multiple_of(TILE);
-        let value_dim = shape.head_dim.next_multiple_of(TILE);
-        let positions = n_layers * shape.n_kv_heads * capacity;
-        let (keys, values) = (positions * shape.head_dim, positions * value_dim);
-        let numbers = match precision {
-            KvPrecision::F32 => Numbers::F32 { keys: Buffer::zeroed(keys)?, values: Buffer::zeroed(values)? },
-            KvPrecision::Int8 if Int8Cache::serves(shape, capacity) => {
-                Numbers::Int8(Int8Cache::new(positions, shape.head_dim, value_dim)?)
-            }
-            _ => Numbers::F16 { keys: Buffer::zeroed(keys)?, values: Buffer::zeroed(values)? },
-        };
-        Ok(KvCache { shape, n_layers, capacity, value_dim, numbers })
-    }
-
-    /// The same cache once more.
-    pub(crate) fn try_clone(&self) -> Result<KvCache> {
-        let numbers = match &self.numbers {
-            Numbers::F32 { keys, values } => {
-                Numbers::F32 { keys: keys.try_clone()?, values: values.try_clone()? }
-            }
-            Numbers::F16 { keys, values } => {
-                Numbers::F16 { keys: keys.try_clone()?, values: values.try_clone()? }
-            }
-            Numbers::Int8(cache) => Numbers::Int8(cache.try_clone()?),
-        };
-        Ok(KvCache { numbers, ..*self })
-    }
-
-    /// Bytes that it holds.
-    pub(crate) fn bytes(&self) -> usize {
-        match &self.numbers {
-            Numbers::F32 { keys, values } => size_of_val(&keys[..]) + size_of_val(&values[..]),
-            Numbers::F16 { keys, values } => size_of_val(&keys[..]) + size_of_val(&values[..]),
-            Numbers::Int8(cache) => cache.bytes(),
-        }
-    }
-
-    /// Number of the first position of a head of a layer.
-    fn first_position(&self, layer: usize, kv_head: usize) -> usize {
-        assert!(layer < self.n_layers && kv_head < self.shape.n_kv_heads);
-        (layer * self.shape.n_kv_heads + kv_head) * self.capacity
-    }
-
-    /// Stores key and value, each (n_kv_heads, head_dim), of a position in a layer.
-    ///
-    /// # Safety
-    /// The machine has the instruction set, and nobody else uses what is stored of this position meanwhile.
-    unsafe fn store(&self, isa: Isa, layer: usize, position: usize, key: &[f32], value: &[f32]) {
-        let dim = self.shape.head_dim;
-        let width = self.shape.n_kv_heads * dim;
-        assert!(position < self.capacity && key.len() == width && value.len() == width);
-        for head in 0..self.shape.n_kv_heads {
-            let at = self.first_position(layer, head) + position;
-            let key_at = at / TILE * TILE * dim + at % TILE;
-            let value_at = at * self.value_dim;
-            let (key, value) = (&key[head * dim..(head + 1) * dim], &value[head * dim..(head + 1) * dim]);
-            match &self.numbers {
-                Numbers::Int8(cache) => cache.store(isa, at, self.value_dim, key, value),
-                Numbers::F32 { keys, values } => {
-                    scatter(key, keys.pointer().add(key_at));
-                    std::ptr::copy_nonoverlapping(value.as_ptr(), values.pointer().add(value_at), dim);
-                }
-                Numbers::F16 { keys, values } => {
-                    to_f16(isa, value.as_ptr(), dim, values.pointer().add(value_at));
-                    for (part, key) in key.chunks(TILE).enumerate() {
-                        let mut buffer = [0u16; TILE];
-                        to_f16(isa, key.as_ptr(), key.len(), buffer.as_mut_ptr());
-                        scatter(&buffer[..key.len()], keys.pointer().add(key_at + part * TILE * TILE));
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// Writes the numbers of one position into a block of 16.
-unsafe fn scatter<T: Copy>(numbers: &[T], to: *mut T) {
-    for (i, number) in numbers.iter().enumerate() {
-        *to.add(i * TILE) = *number;
-    }
-}
-
-/// Makes the queries and keys of each row of `rows`, (n, stride), ready with `prepare`, and stores its key and value, which
-/// are its last numbers, on all threads. `prepare` gets the row's position and all of it but the value.
-///
-/// `seen` are the caches of one or more sessions and the position of the first row of each; they have as many rows each.
-///
-/// # Safety
-/// No cache is there twice, and nobody else uses them meanwhile.
-pub(crate) unsafe fn store(
-    compute: &Compute,
-    seen: &[(&KvCache, usize)],
-    layer: usize,
-    rows: &mut [f32],
-    stride: usize,
-    prepare: impl Fn(usize, &mut [f32]) + Sync,
-) {
-    let AttentionShape { n_kv_heads, head_dim, .. } = seen[0].0.shape;
-    let kv_width = n_kv_heads * head_dim;
-    let n_each = rows.len() / stride / seen.len();
-    let isa = compute.isa;
-    compute.for_rows(rows, stride, 8 * stride, |first, rows| {
-        for (row, numbers) in (first..).zip(rows.chunks_exact_mut(stride)) {
-            let (cache, begin) = seen[row / n_each];
-            let position = begin + row % n_each;
-            let (heads, value) = numbers.split_at_mut(stride - kv_width);
-            prepare(position, heads);
-            cache.store(isa, layer, position, &heads[heads.len() - kv_width..], value);
-        }
-    });
 }
 
 /// Which positions a query sees.
@@ -441,12 +277,13 @@ pub(crate) fn attention_scratch_len(n_threads: usize, capacity: usize) -> usize 
 
 /// Attention of each query over the positions that it sees in a layer: `out[i, h] = Σ_p softmax(q·k_p / √head_dim) · v_p`.
 ///
-/// `seen` are the caches of one or more sessions of a model, and what is visible there to the queries of each; they have
-/// as many each, n in all. `queries` is (n, query_stride) with the heads, (n_heads, head_dim), at the start of each row;
+/// `seen` are the caches of one or more sessions of a model, each with a position that `visible` makes of what the queries
+/// see there; they have as many each, n in all. `queries` is (n, query_stride) with the heads, (n_heads, head_dim), at the start of each row;
 /// `out` is (n, n_heads · head_dim); `scores` is scratch of [`attention_scratch_len`] for the longest context.
 pub(crate) fn attention(
     compute: &Compute,
-    seen: &[(&KvCache, Visible)],
+    seen: &[(&KvCache, usize)],
+    visible: impl Fn(usize) -> Visible + Sync,
     layer: usize,
     queries: &[f32],
     query_stride: usize,
@@ -464,7 +301,8 @@ pub(crate) fn attention(
     let n_each = n / seen.len();
     assert_eq!(n_each * seen.len(), n);
     let (mut longest, mut total) = (0, 0);
-    for (kv, visible) in seen {
+    for &(kv, position) in seen {
+        let visible = visible(position);
         let end = (0..n_each).map(|i| visible.range(i).end).max().unwrap_or(0);
         assert!(kv.shape == seen[0].0.shape && end <= kv.capacity);
         assert!((0..n_each).all(|i| !visible.range(i).is_empty()));
@@ -487,7 +325,8 @@ pub(crate) fn attention(
         let scores = scores.pointer(chunk * QUERIES * score_stride, QUERIES * score_stride);
         for task in tasks * chunk / chunks..tasks * (chunk + 1) / chunks {
             let (session, task) = (task / (n_kv_heads * groups), task % (n_kv_heads * groups));
-            let (kv, visible) = seen[session];
+            let (kv, position) = seen[session];
+            let visible = visible(position);
             let (kv_head, first) = (task / groups, task % groups * QUERIES);
             let mut asked = Queries {
                 head_dim,
@@ -593,7 +432,16 @@ mod tests {
                         }
                         let mut scores = vec![f32::NAN; attention_scratch_len(n_threads, len)];
                         let mut got = vec![f32::NAN; len * width];
-                        attention(&compute, &[(&kv, visible)], 1, &queries, stride, &mut scores, &mut got);
+                        attention(
+                            &compute,
+                            &[(&kv, 0)],
+                            |_| visible,
+                            1,
+                            &queries,
+                            stride,
+                            &mut scores,
+                            &mut got,
+                        );
                         assert_close(&got, &want, if precision == Int8 { 0.02 } else { 2e-6 });
                         results.push(got);
                         // The last query alone gets the same bits.
@@ -603,7 +451,7 @@ mod tests {
                         };
                         let mut last = vec![f32::NAN; width];
                         let query = &queries[(len - 1) * stride..];
-                        attention(&compute, &[(&kv, alone)], 1, query, stride, &mut scores, &mut last);
+                        attention(&compute, &[(&kv, 0)], |_| alone, 1, query, stride, &mut scores, &mut last);
                         assert_eq!(last, results.last().unwrap()[(len - 1) * width..]);
                         // And so do queries of several sessions at once.
                         let early = match visible {
@@ -611,11 +459,29 @@ mod tests {
                             Visible::Causal { window, .. } => Visible::Causal { first: len / 2, window },
                         };
                         let mut want = vec![f32::NAN; width];
-                        attention(&compute, &[(&kv, early)], 1, &queries, stride, &mut scores, &mut want);
+                        attention(
+                            &compute,
+                            &[(&kv, 0)],
+                            |_| early,
+                            1,
+                            &queries,
+                            stride,
+                            &mut scores,
+                            &mut want,
+                        );
                         let pair = [&queries[..stride], query].concat();
                         let mut both = vec![f32::NAN; 2 * width];
-                        let seen = [(&kv, early), (&kv, alone)];
-                        attention(&compute, &seen, 1, &pair, stride, &mut scores, &mut both);
+                        let seen = [(&kv, 0), (&kv, 1)];
+                        attention(
+                            &compute,
+                            &seen,
+                            |i| [early, alone][i],
+                            1,
+                            &pair,
+                            stride,
+                            &mut scores,
+                            &mut both,
+                        );
                         assert_eq!(both, [want, last].concat());
                     }
                     let (exact, int8) = results.split_at(4);
