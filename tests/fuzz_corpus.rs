@@ -2,6 +2,7 @@
 //! that once were findings.
 #![cfg(feature = "import")]
 
+mod c_calls;
 mod calls;
 mod pth;
 #[path = "../fuzz/src/small.rs"]

@@ -1,5 +1,6 @@
 //! Random sequences of calls.
 
+mod c_calls;
 mod calls;
 mod common;
 
@@ -23,5 +24,9 @@ proptest! {
         thread_local!(static MODELS: [Model; 4] =
             [CAUSAL_PLAIN, CAUSAL_MODERN, CAUSAL_PARALLEL, BIDIRECTIONAL_PADDED].map(portable_model));
         MODELS.with(|models| calls::run(&models[data.len() % 4], &data));
+    }
+    #[test]
+    fn any_calls_of_the_c_functions_keep_what_the_header_promises(data in prop::collection::vec(any::<u8>(), 0..600)) {
+        c_calls::run(&data);
     }
 }

@@ -8,4 +8,7 @@ pub mod small;
 #[path = "../../tests/calls/mod.rs"]
 pub mod calls;
 
+#[path = "../../tests/c_calls/mod.rs"]
+pub mod c_calls;
+
 pub mod targets;

@@ -46,7 +46,9 @@ fn main() -> std::io::Result<()> {
     ] {
         put("grammar", name, &[&[kind, 1, 2, 3, 4, 5, 6, 7, 8][..], source.as_bytes()].concat())?;
     }
-    put("calls", "some", &(0..=255u8).map(|i| i.wrapping_mul(37)).collect::<Vec<u8>>())?;
+    for target in ["calls", "c_calls"] {
+        put(target, "some", &(0..=255u8).map(|i| i.wrapping_mul(37)).collect::<Vec<u8>>())?;
+    }
     with_model(|model| {
         let mut session = Session::new(model, &SessionOptions::default()).expect("a session");
         session.feed(b"some text that is longer than the context").expect("bytes");

@@ -19,8 +19,9 @@ use crate::small::{patched, with_model};
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target.
-pub const ALL: [Target; 9] = [
+pub const ALL: [Target; 10] = [
     ("archive", archive),
+    ("c_calls", c_calls),
     ("calls", calls),
     ("checkpoint", checkpoint),
     ("config", config),
@@ -59,6 +60,11 @@ pub fn archive(data: &[u8]) {
 /// Any bytes as a sequence of calls on sessions and samplers.
 pub fn calls(data: &[u8]) {
     with_model(|model| crate::calls::run(model, data));
+}
+
+/// Any bytes as a sequence of calls of the C functions.
+pub fn c_calls(data: &[u8]) {
+    crate::c_calls::run(data);
 }
 
 /// Any bytes as a model file: an error, or a model that computes.
