@@ -8,6 +8,7 @@
 
 #include <grug.h>
 
+#include <algorithm>
 #include <array>
 #include <bitset>
 #include <cstddef>
@@ -127,6 +128,15 @@ struct hooks {
         }
     }
 };
+
+/// Frees a handle first and then, where it is the last, the functions that the library called while the handle lived;
+/// also when another handle is assigned.
+template <class T, void (*Free)(T *)> struct hooked_deleter {
+    std::shared_ptr<detail::hooks> hooks;
+    void operator()(T *handle) const noexcept { Free(handle); }
+};
+
+template <class T, void (*Free)(T *)> using hooked_handle = std::unique_ptr<T, hooked_deleter<T, Free>>;
 
 } // namespace detail
 
@@ -268,8 +278,7 @@ public:
 private:
     friend class session;
 
-    model(grug_model *handle, std::shared_ptr<detail::hooks> hooks) noexcept
-        : hooks_(std::move(hooks)), handle_(handle) {}
+    model(grug_model *handle, std::shared_ptr<detail::hooks> hooks) noexcept : handle_(handle, {std::move(hooks)}) {}
 
     static model load_buffer(bytes data, std::uint32_t mode, const model_options &options) {
         return load_with(options, [=](const grug_model_options *o, grug_model **out, grug_error *e) {
@@ -307,8 +316,7 @@ private:
         return value;
     }
 
-    std::shared_ptr<detail::hooks> hooks_; // freed after the handle
-    detail::handle<grug_model, grug_model_free> handle_;
+    detail::hooked_handle<grug_model, grug_model_free> handle_;
 };
 
 /// What a sampler may write. Immutable; samplers keep what they need of it.
@@ -403,7 +411,8 @@ struct generated {
 /// One stream of bytes.
 class session {
 public:
-    explicit session(const model &m, const session_options &options = session_options()) : hooks_(m.hooks_) {
+    explicit session(const model &m, const session_options &options = session_options())
+        : handle_(nullptr, {m.handle_.get_deleter().hooks}) {
         grug_session *handle = nullptr;
         grug_error e;
         detail::check(grug_session_new(m.get(), &options, &handle, &e), e);
@@ -438,11 +447,17 @@ public:
     }
     /// Up to max_bytes bytes of text; less where a stop sequence or the end byte comes first.
     std::string generate(std::size_t max_bytes, sampler &s, const std::vector<bytes> &stops = std::vector<bytes>()) {
+        const std::vector<grug_bytes> list = c_stops(stops);
         std::string text;
-        stream(max_bytes, s, [&](bytes piece) {
-            text.append(reinterpret_cast<const char *>(piece.data()), piece.size());
-            return true;
-        }, stops);
+        stop reason = stop::capacity;
+        while (reason == stop::capacity && text.size() < max_bytes) {
+            const std::size_t had = text.size();
+            text.resize(had + std::min<std::size_t>(max_bytes - had, 4096));
+            const generated piece =
+                generate(reinterpret_cast<std::uint8_t *>(&text[had]), text.size() - had, s.get(), list);
+            text.resize(had + piece.n);
+            reason = piece.reason;
+        }
         return text;
     }
     /// Generates byte by byte for `sink`, a function of `bytes` that returns whether to go on.
@@ -487,7 +502,7 @@ public:
         grug_session *handle = nullptr;
         grug_error e;
         detail::check(grug_session_fork(get(), &handle, &e), e);
-        return session(handle, hooks_);
+        return session(handle, handle_.get_deleter().hooks);
     }
     /// From now on this token stops the session's work, also after the object is gone; a fork shares its origin's.
     void set_cancel(const cancel &c) { set_cancel(c.get()); }
@@ -518,7 +533,7 @@ public:
 
 private:
     session(grug_session *handle, std::shared_ptr<detail::hooks> hooks) noexcept
-        : hooks_(std::move(hooks)), handle_(handle) {}
+        : handle_(handle, {std::move(hooks)}) {}
 
     void set_cancel(const grug_cancel *c) {
         grug_error e;
@@ -553,8 +568,7 @@ private:
         return total;
     }
 
-    std::shared_ptr<detail::hooks> hooks_; // of the model; freed after the handle
-    detail::handle<grug_session, grug_session_free> handle_;
+    detail::hooked_handle<grug_session, grug_session_free> handle_; // with the model's functions
 };
 
 /// One step for many distinct sessions of one model: each one's byte, or the negative status of what went wrong there,

@@ -82,6 +82,7 @@ static void sessions(const grug::model &model) {
     CHECK(session.position() == 8);
     const std::string text = session.generate(50, sampler);
     CHECK(text.size() == 50 && session.position() == 58);
+    CHECK(session.generate(4100, sampler).size() == 4100); // more than is asked for at once
 
     session.reset();
     sampler.reset(5);
@@ -274,6 +275,23 @@ static void hooks(const char *path) {
     }
     options.on_progress = nullptr;
     grug::model::load(path, options);
+    // The functions live as long as a handle that may call them, and no longer; also where another handle is assigned.
+    std::shared_ptr<int> held = std::make_shared<int>(0);
+    const std::weak_ptr<int> seen = held;
+    options.on_log = [held](std::uint32_t, const std::string &) { ++*held; };
+    held.reset();
+    {
+        grug::model model = grug::model::load(path, options);
+        options.on_log = nullptr;
+        grug::session session = grug::session(model).fork();
+        const int before = *seen.lock();
+        CHECK(before > 0);
+        model = grug::model::load(path, options);
+        CHECK(!seen.expired());
+        session = grug::session(model);
+        CHECK(seen.expired());
+        session.feed("on");
+    }
 }
 
 static void batches(const grug::model &model) {
