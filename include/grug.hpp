@@ -44,26 +44,25 @@ namespace grug {
 /// A call of the C API failed.
 class error : public std::runtime_error {
 public:
-    explicit error(const grug_error &e) : std::runtime_error(e.message), status_(e.status) {}
-    error(grug_status status, const char *message) : std::runtime_error(message), status_(status) {}
+    explicit error(const grug_error &e, std::size_t written = 0)
+        : std::runtime_error(e.message), status_(e.status), written_(written) {}
+    error(grug_status status, const char *message) : std::runtime_error(message), status_(status), written_(0) {}
     /// A GRUG_E status.
     grug_status status() const noexcept { return status_; }
     /// Its name, such as "GRUG_EIO".
     const char *status_name() const noexcept { return grug_status_name(status_); }
+    /// Bytes that generate() had written into the buffer.
+    std::size_t written() const noexcept { return written_; }
 
 private:
     grug_status status_;
+    std::size_t written_;
 };
 
 /// A cancellation token was triggered. What was done until then is kept.
 class canceled : public error {
 public:
-    canceled(const grug_error &e, std::size_t written) : error(e), written_(written) {}
-    /// Bytes that generate() wrote into the buffer.
-    std::size_t written() const noexcept { return written_; }
-
-private:
-    std::size_t written_;
+    using error::error;
 };
 
 /// Bytes of the caller, borrowed for a call: text, containers of bytes, spans.
@@ -97,7 +96,7 @@ inline std::int32_t check(std::int32_t status, const grug_error &e, std::size_t 
     if (status >= 0) return status;
     if (status == GRUG_ENOMEM) throw std::bad_alloc();
     if (status == GRUG_ECANCELED) throw canceled(e, written);
-    throw error(e);
+    throw error(e, written);
 }
 
 template <class T, void (*Free)(T *)> struct deleter {
@@ -436,7 +435,7 @@ public:
     /// Picks a byte and feeds it.
     std::uint8_t next(sampler &s) { return next(s.get()); }
 
-    /// Fills a buffer as read(2) does. Where a token stops it, canceled::written() says how far it came.
+    /// Fills a buffer as read(2) does. Where it fails on the way, error::written() says how far it came.
     generated generate(std::uint8_t *buffer, std::size_t capacity, sampler &s,
                        const std::vector<bytes> &stops = std::vector<bytes>()) {
         return generate(buffer, capacity, s.get(), stops);

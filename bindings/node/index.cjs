@@ -169,7 +169,8 @@ function biasOf(bias) {
   if (ArrayBuffer.isView(bias) || Array.isArray(bias)) return Float32Array.from(bias);
   const logits = new Float32Array(256);
   for (const [byte, value] of bias instanceof Map ? bias : Object.entries(bias)) {
-    check(Number(byte) >= 0 && Number(byte) < 256, `bias has no byte ${byte}`);
+    const index = Number(byte);
+    check(Number.isInteger(index) && index >= 0 && index < 256, `bias has no byte ${byte}`);
     logits[byte] = value;
   }
   return logits;
@@ -292,12 +293,23 @@ class Session extends Handle {
     const list = stops.map(toBytes);
     let left = maxBytes;
     while (left > 0) {
-      const { bytes, reason } = await this.#run(signal, () =>
-        native.sessionGenerate(this._native, sampler?._native ?? null, Math.min(chunkBytes, left), list),
-      );
-      left -= bytes.length;
-      if (bytes.length > 0) yield bytes;
-      if (reason !== 0) return STOP_REASONS[reason];
+      let piece = { bytes: [], reason: 0 };
+      const generate = async () => {
+        try {
+          return await native.sessionGenerate(this._native, sampler?._native ?? null, Math.min(chunkBytes, left), list);
+        } catch (error) {
+          piece = { ...piece, bytes: error.bytes ?? [] };
+          throw error;
+        }
+      };
+      try {
+        piece = await this.#run(signal, generate);
+      } finally {
+        // What was written before an error is text of the session too: it comes first.
+        if (piece.bytes.length > 0) yield piece.bytes;
+      }
+      left -= piece.bytes.length;
+      if (piece.reason !== 0) return STOP_REASONS[piece.reason];
     }
     return STOP_REASONS[0];
   }

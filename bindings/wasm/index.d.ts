@@ -139,7 +139,7 @@ export interface SessionOptions {
 }
 
 export interface Call {
-  /** Aborts the call; the session goes on afterwards, with what was done until then. */
+  /** Aborts the call; the session goes on afterwards, with what was done until then: a generation yields it before it throws. */
   signal?: AbortSignal;
 }
 

@@ -89,7 +89,7 @@ export class Model extends Handle {
     const lib = library();
     let file;
     if (typeof source === 'string' || source instanceof URL || source instanceof Response) {
-      const response = source instanceof Response ? source : await fetched(source);
+      const response = source instanceof Response ? source : await fetched(source, signal);
       file = await received(lib, response, onProgress, signal);
     } else {
       const data = toBytes(source);
@@ -299,7 +299,8 @@ export class Session extends Handle {
   }
 
   get position() {
-    return Number(this._lib.enter(() => this._lib.exports.grug_session_position(this._handle)));
+    const handle = this._handle;
+    return Number(this._lib.enter(() => this._lib.exports.grug_session_position(handle)));
   }
 
   reset() {
@@ -321,10 +322,9 @@ export class Session extends Handle {
     );
   }
 
-  /** Up to `room` bytes, and why they end: a number of STOP_REASONS. */
-  #generate(sampler, room, stops, signal) {
+  /** Puts up to `room` bytes into `pieces`, also where it fails on the way; why they end, a number of STOP_REASONS. */
+  #generate(sampler, room, stops, signal, pieces) {
     const lib = this._lib;
-    const pieces = [];
     let reason = 0;
     // Addresses and lengths of the stop sequences, the sequences, and room for what is written.
     const table = 8 * stops.length;
@@ -342,15 +342,18 @@ export class Session extends Handle {
         });
         lib.bytes(at + table, text.length).set(text);
         const from = sampler?._handle ?? 0;
-        reason = lib.call('grug_session_generate', this._handle, from, at, stops.length, next, n, lib.out);
-        const written = lib.view(lib.out, 4).getUint32(0, true);
-        pieces.push(lib.bytes(next, written).slice());
-        return written;
+        try {
+          reason = lib.call('grug_session_generate', this._handle, from, at, stops.length, next, n, lib.out);
+        } finally {
+          const written = lib.view(lib.out, 4).getUint32(0, true);
+          pieces.push(lib.bytes(next, written).slice());
+        }
+        return pieces.at(-1).length;
       });
     };
     return this.#run(async () => {
       await paced(room, signal, step);
-      return { bytes: concat(pieces), reason };
+      return reason;
     });
   }
 
@@ -361,9 +364,16 @@ export class Session extends Handle {
     const list = stops.map(toBytes);
     let left = maxBytes;
     while (left > 0) {
-      const { bytes, reason } = await this.#generate(sampler, Math.min(chunkBytes, left), list, signal);
-      left -= bytes.length;
-      if (bytes.length > 0) yield bytes;
+      const pieces = [];
+      let reason;
+      try {
+        reason = await this.#generate(sampler, Math.min(chunkBytes, left), list, signal, pieces);
+      } finally {
+        // What was written before an error is text of the session too: it comes first.
+        const bytes = concat(pieces);
+        left -= bytes.length;
+        if (bytes.length > 0) yield bytes;
+      }
       if (reason !== 0) return STOP_REASONS[reason];
     }
     return STOP_REASONS[0];

@@ -30,7 +30,7 @@ export function toBytes(data) {
 const isNode = typeof process === 'object' && Boolean(process.versions?.node);
 
 /** What is at a URL, or in Node also in a file, as a Response. */
-export async function fetched(source) {
+export async function fetched(source, signal) {
   const isFile = source instanceof URL ? source.protocol === 'file:' : isNode && !/^(https?|data|blob):/.test(source);
   if (isNode && isFile) {
     const { readFile } = await import('node:fs/promises');
@@ -42,8 +42,9 @@ export async function fetched(source) {
   }
   let response;
   try {
-    response = await fetch(source);
+    response = await fetch(source, { signal });
   } catch (error) {
+    signal?.throwIfAborted();
     throw Object.assign(failure('GRUG_EIO', -3, `${source}: ${error.message}`), { cause: error });
   }
   return response;
@@ -193,6 +194,7 @@ class Library {
 }
 
 let compiled = null;
+let starting = null;
 let current = null;
 
 async function compile(source) {
@@ -210,7 +212,12 @@ export async function init(source = new URL('./grug.wasm', import.meta.url)) {
     throw error;
   });
   const module = await compiled;
-  current ??= new Library(await WebAssembly.instantiate(module, {}));
+  if (current) return;
+  // Whoever asks meanwhile gets the same instance.
+  starting ??= WebAssembly.instantiate(module, {})
+    .then((instance) => void (current = new Library(instance)))
+    .finally(() => (starting = null));
+  await starting;
 }
 
 /** The instance in use. */
@@ -225,8 +232,12 @@ export async function received(lib, response, onProgress, signal) {
   const total = Number(response.headers.get('content-length'));
   let [len, room] = [0, Number.isSafeInteger(total) && total > 0 ? total : 1 << 16];
   let pointer = lib.alloc(room);
+  const reader = response.body.getReader();
+  // Nobody wants the rest; a read that waits for it ends.
+  const cancel = () => void reader.cancel().catch(() => {});
+  signal?.addEventListener('abort', cancel);
   try {
-    for (const reader = response.body.getReader(); ; ) {
+    for (;;) {
       signal?.throwIfAborted();
       const { value, done } = await reader.read();
       if (done) break;
@@ -242,11 +253,15 @@ export async function received(lib, response, onProgress, signal) {
       len += value.length;
       if (total > 0) onProgress?.(Math.min(1, len / total));
     }
+    signal?.throwIfAborted();
     onProgress?.(1);
     return { pointer, room, len };
   } catch (error) {
     lib.free(pointer, room);
+    cancel();
     throw error;
+  } finally {
+    signal?.removeEventListener('abort', cancel);
   }
 }
 

@@ -30,7 +30,8 @@ function biasOf(bias) {
     logits = Float32Array.from(bias);
   } else {
     for (const [byte, value] of bias instanceof Map ? bias : Object.entries(bias)) {
-      check(Number(byte) >= 0 && Number(byte) < 256, `bias has no byte ${byte}`);
+      const index = Number(byte);
+      check(Number.isInteger(index) && index >= 0 && index < 256, `bias has no byte ${byte}`);
       logits[byte] = value;
     }
   }

@@ -4,10 +4,12 @@ from ._library import Error, lib
 
 
 class GrugError(Exception):
-    """A call failed: ``status`` is the number of grug.h, ``name`` its name, such as ``"GRUG_EIO"``."""
+    """A call failed: ``status`` is the number of grug.h, ``name`` its name, such as ``"GRUG_EIO"``, and ``written`` how many
+    bytes ``read_into`` had written."""
 
     status: int
     name: str
+    written: int = 0
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -31,9 +33,7 @@ class FormatError(GrugError, ValueError):
 
 
 class CanceledError(GrugError):
-    """A cancellation token was triggered. ``written`` is how many bytes ``read_into`` had written."""
-
-    written: int = 0
+    """A cancellation token was triggered."""
 
 
 class BusyError(GrugError, RuntimeError):

@@ -9,7 +9,7 @@ from typing import Iterator, List, Optional, Sequence, Tuple, Union
 
 from . import _library as L
 from ._buffers import Buffer, Text, borrow, sized, writable
-from ._errors import CanceledError, check, error_of
+from ._errors import GrugError, check, error_of
 from ._handle import Handle, using
 from ._model import Cancel, Model
 from ._sampler import Sampler
@@ -99,8 +99,8 @@ class Session(Handle):
             )
         try:
             return n.value, Stop(check(status, error))
-        except CanceledError as canceled:
-            canceled.written = n.value
+        except GrugError as failure:
+            failure.written = n.value
             raise
 
     def generate(
@@ -123,7 +123,13 @@ class Session(Handle):
         reason = Stop.CAPACITY
         while reason is Stop.CAPACITY and left != 0:
             room = chunk_bytes if left is None else min(chunk_bytes, left)
-            n, reason = self.read_into(memoryview(buffer)[:room], sampler, stops=stops)
+            try:
+                n, reason = self.read_into(memoryview(buffer)[:room], sampler, stops=stops)
+            except GrugError as failure:
+                # What was written before is text of the session too: it comes first.
+                if failure.written:
+                    yield bytes(buffer[: failure.written])
+                raise
             if left is not None:
                 left -= n
             if n:

@@ -340,6 +340,17 @@ class Threads(unittest.TestCase):
         cancel.reset()
         session.feed("again")
 
+        # Of a stream, what was written comes before the error.
+        before, seen, pieces = session.position, 0, session.stream_bytes(warm(), chunk_bytes=1 << 24)
+        stopper = threading.Timer(0.05, cancel.trigger)
+        stopper.start()
+        with self.assertRaises(grug.CanceledError):
+            for piece in pieces:
+                seen += len(piece)
+        stopper.join()
+        self.assertGreater(seen, 0)
+        self.assertEqual(session.position, before + seen)
+
     def test_closing_during_a_call_waits_for_it(self):
         model = grug.Model(MODEL, threads=1)
         cancel = grug.Cancel()

@@ -9,7 +9,8 @@ import { Grammar, Model, Sampler, devices, init, nextBatch, version } from 'grug
 
 const path = process.env.GRUG_TEST_MODEL;
 assert.throws(version, { code: 'GRUG_EINVAL' });
-const model = await Model.load(path);
+// Both are of one instance of the module, which neither of them finds there.
+const [model, twin] = await Promise.all([Model.load(path), Model.load(path)]);
 const warm = (seed = 0) => new Sampler({ temperature: 1, seed });
 
 async function collect(pieces) {
@@ -38,6 +39,7 @@ test('models load from files, addresses and bytes, and say what they are', async
   }
   assert.equal(fractions.at(-1), 1);
   await init();
+  for (const one of [model, twin]) await one.createSession().generate({ sampler: warm(), maxBytes: 3 });
 });
 
 test('errors have codes', async () => {
@@ -54,6 +56,8 @@ test('errors have codes', async () => {
   strict.close();
   strict.close();
   await assert.rejects(strict.feed('x'), /closed/);
+  assert.throws(() => strict.position, /closed/);
+  await model.createSession().feed('a wrong call harms no other handle');
 });
 
 // Each value is out of range for its field, so that the message tells which field it arrived in.
@@ -168,6 +172,7 @@ test('samplers have their options', async () => {
     assert.throws(() => new Sampler(wrong), { code: 'GRUG_EINVAL' }, JSON.stringify(wrong));
   }
   assert.throws(() => new Sampler({ bias: new Float32Array(3) }), TypeError);
+  assert.throws(() => new Sampler({ bias: { 1.5: 1 } }), { code: 'GRUG_EINVAL', message: /1\.5/ });
   const text = await session.generate({ sampler: new Sampler({ temperature: 2, utf8: true }), maxBytes: 200 });
   assert.doesNotMatch(text.slice(0, -1), /\ufffd/);
 });
@@ -227,15 +232,31 @@ test('the CPU is the device, and drafts change no byte', async () => {
 test('a signal aborts a call, a second call is busy, and the event loop turns meanwhile', async () => {
   const session = model.createSession();
   const controller = new AbortController();
-  const endless = session.bytes({ sampler: warm(), chunkBytes: 1 << 30, signal: controller.signal }).next();
+  const pieces = session.bytes({ sampler: warm(), chunkBytes: 1 << 30, signal: controller.signal });
+  const endless = pieces.next();
   await assert.rejects(session.feed('x'), { code: 'GRUG_EBUSY' });
   assert.throws(() => session.save(), { code: 'GRUG_EBUSY' });
   const underWay = setInterval(() => session.position > 0 && controller.abort(), 1);
-  await assert.rejects(endless, { name: 'AbortError' });
+  // What the session holds is what was seen, to the byte.
+  const seen = await endless;
   clearInterval(underWay);
-  assert.ok(session.position > 0);
+  assert.ok(seen.value.length > 0 && seen.value.length === session.position);
+  await assert.rejects(pieces.next(), { name: 'AbortError' });
   await session.feed('the session goes on');
   await assert.rejects(session.feed('x', { signal: controller.signal }), { name: 'AbortError' });
+});
+
+test('a signal aborts a load that waits for more', async () => {
+  const controller = new AbortController();
+  let canceled = false;
+  const body = new ReadableStream({
+    start: (stream) => stream.enqueue(new Uint8Array(9)),
+    cancel: () => void (canceled = true),
+  });
+  const loading = Model.load(new Response(body), { signal: controller.signal });
+  setTimeout(() => controller.abort(), 20);
+  await assert.rejects(loading, { name: 'AbortError' });
+  assert.ok(canceled);
 });
 
 test('sessions outlive their model, and memory is used again', async () => {
