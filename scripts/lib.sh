@@ -14,3 +14,7 @@ compile_c() {
     "${CC:-cc}" -std=c99 -Wall -Wextra -Wpedantic -Werror -O2 -Iinclude "$1" -o "$2" \
         -Ltarget/release -lgrug -Wl,-rpath,"$PWD/target/release"
 }
+
+# libtorch's threads spin while they wait for each other. Where other programs use the cores too, that is the time of the
+# thread that they wait for; to spin a hundredth as long costs nothing on free cores.
+export GOMP_SPINCOUNT=${GOMP_SPINCOUNT-1000}
