@@ -99,6 +99,12 @@ inline std::int32_t check(std::int32_t status, const grug_error &e, std::size_t 
     throw error(e, written);
 }
 
+/// Text as C has it, which would end at a NUL.
+inline const char *c_text(const std::string &text) {
+    if (text.find('\0') != std::string::npos) throw error(GRUG_EINVAL, "a path or a key has a NUL");
+    return text.c_str();
+}
+
 template <class T, void (*Free)(T *)> struct deleter {
     void operator()(T *handle) const noexcept { Free(handle); }
 };
@@ -199,7 +205,7 @@ class model {
 public:
     /// Loads a model file.
     static model load(const std::string &path, const model_options &options = model_options()) {
-        return load(path.c_str(), options);
+        return load(detail::c_text(path), options);
     }
     /// Loads a model file.
     static model load(const char *path, const model_options &options = model_options()) {
@@ -228,7 +234,7 @@ public:
     /// A metadata entry; GRUG_ENOTFOUND where there is none.
     std::string metadata(const std::string &key) const {
         return text([&](char *to, std::size_t *len, grug_error *e) {
-            return grug_model_get_metadata(get(), key.c_str(), to, len, e);
+            return grug_model_get_metadata(get(), detail::c_text(key), to, len, e);
         });
     }
     /// All metadata.

@@ -1,7 +1,11 @@
 # What the scripts share. Sourced, from the root of the repository.
 
+called_from=${OLDPWD:-$PWD}
+
 say() { printf '\033[1m==> %s\033[0m\n' "$*" >&2; }
 die() { printf '%s: %s\n' "$(basename "$0")" "$*" >&2; exit 1; }
+# A path that was given, as seen from where the script was called.
+given() { case $1 in /*) printf '%s\n' "$1" ;; *) printf '%s\n' "$called_from/$1" ;; esac; }
 need() { command -v "$1" >/dev/null || die "needs $1: $2"; }
 
 # build_test_driver LIBRARY: the tests' CUDA driver, which runs the kernels on the processor. As tests/cuda/mod.rs does.

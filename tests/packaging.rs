@@ -17,14 +17,16 @@ fn fresh(name: &str) -> PathBuf {
     folder
 }
 
-/// A prefix that was installed and then moved, so that nothing in it can hold on to where it was made.
+/// A prefix that was installed and then moved, so that nothing in it can hold on to where it was made. It is named as one
+/// does in a folder of one's own, by somebody whose files nobody else may read.
 fn installed() -> &'static Path {
     static PREFIX: OnceLock<PathBuf> = OnceLock::new();
     PREFIX.get_or_init(|| {
         let folder = fresh("installed");
         let (first, prefix) = (folder.join("made here"), folder.join("moved"));
-        let mut install = Command::new(root().join("scripts/install"));
-        run(install.arg("--from").arg(libraries().1.parent().unwrap()).arg(&first));
+        let mut install = Command::new("sh");
+        install.args(["-c", "umask 077; exec \"$@\"", "sh"]).arg(root().join("scripts/install"));
+        run(install.arg("--from").arg(libraries().1.parent().unwrap()).arg("made here").current_dir(&folder));
         std::fs::rename(&first, &prefix).unwrap();
         prefix
     })
@@ -44,7 +46,7 @@ fn unpacked() -> Option<&'static Path> {
         let (packed, elsewhere) = (fresh("packed"), fresh("some where else"));
         let mut package = Command::new(root().join("scripts/package"));
         // The sizes of a test's build are of no interest: quick rather than small.
-        run(package.arg("--from").arg(&from).arg(&packed).env("GZIP_LEVEL", "-1"));
+        run(package.arg("--from").arg(&from).arg(".").current_dir(&packed).env("GZIP_LEVEL", "-1"));
         let tarballs: Vec<PathBuf> =
             std::fs::read_dir(&packed).unwrap().map(|entry| entry.unwrap().path()).collect();
         assert_eq!(tarballs.len(), 1, "{tarballs:?}");
@@ -84,6 +86,24 @@ fn the_shared_library_has_its_soname_and_no_other_symbols() {
         assert!(dynamic.contains("Library soname: [libgrug.so.0]"), "{dynamic}");
         assert_eq!(exported(&library), declared());
     }
+}
+
+#[test]
+fn what_is_installed_is_for_all_to_read() {
+    use std::os::unix::fs::PermissionsExt;
+    let (prefix, mut folders, mut files) = (installed(), vec![installed().to_path_buf()], 0);
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()) {
+            let mode = entry.metadata().unwrap().permissions().mode();
+            assert_eq!(mode & 0o44, 0o44, "{entry:?} of {prefix:?}");
+            if entry.is_dir() {
+                folders.push(entry);
+            } else {
+                files += 1;
+            }
+        }
+    }
+    assert!(files >= 8, "{files}");
 }
 
 /// An archive that lacks functions of the header makes no library without them.
@@ -146,6 +166,20 @@ fn cmake_finds_the_package() {
             writes_text(&build.join(program), &scratch().join("nowhere"));
         }
     }
+}
+
+/// As on systems whose /lib is a link to /usr/lib.
+#[test]
+fn cmake_finds_the_package_by_way_of_a_link() {
+    if !have("cmake") || !have("c++") {
+        return;
+    }
+    let system = fresh("merged");
+    std::os::unix::fs::symlink(installed(), system.join("usr")).unwrap();
+    std::os::unix::fs::symlink("usr/lib", system.join("lib")).unwrap();
+    let mut configure = Command::new("cmake");
+    configure.arg("-S").arg(root().join("tests/cmake")).arg("-B").arg(fresh("merged-build"));
+    run(configure.arg(format!("-Dgrug_DIR={}", system.join("lib/cmake/grug").display())));
 }
 
 /// For one who got the tarball and has neither this repository nor Rust.

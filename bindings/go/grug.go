@@ -15,6 +15,7 @@ package grug
 /*
 #cgo pkg-config: grug
 #include <grug.h>
+#include <stdlib.h>
 */
 import "C"
 
@@ -22,6 +23,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"unsafe"
 )
 
@@ -75,6 +77,15 @@ var (
 	ErrClosed = errors.New("grug: closed")
 )
 
+// A library that was installed anew is found at run time, and before 1.0 anything may have changed in it.
+func init() {
+	if found := C.grug_abi_version(); found>>16 != C.GRUG_ABI_VERSION>>16 || found < C.GRUG_ABI_VERSION ||
+		(found>>16 == 0 && found != C.GRUG_ABI_VERSION) {
+		panic(fmt.Sprintf("grug: libgrug has ABI %d.%d; this program was built for %d.%d: build it anew with go build -a",
+			found>>16, found&0xffff, C.GRUG_ABI_VERSION>>16, C.GRUG_ABI_VERSION&0xffff))
+	}
+}
+
 func check(status C.int32_t, e *C.grug_error) error {
 	if status >= 0 {
 		return nil
@@ -87,9 +98,20 @@ func Version() string {
 	return C.GoString(C.grug_version())
 }
 
-// data is the address of the first byte, or nil.
+// data is the address of the first byte, or nil: an empty slice may point into memory that is not pinned.
 func data(p []byte) *C.uint8_t {
+	if len(p) == 0 {
+		return nil
+	}
 	return (*C.uint8_t)(unsafe.SliceData(p))
+}
+
+// cString is a copy for C, which the caller frees; C would end it at a NUL.
+func cString(name, text string) (*C.char, error) {
+	if strings.IndexByte(text, 0) >= 0 {
+		return nil, invalid("%s has a NUL", name)
+	}
+	return C.CString(text), nil
 }
 
 func invalid(format string, arguments ...any) error {
@@ -111,8 +133,8 @@ func sized(call func(*C.char, *C.size_t, *C.grug_error) C.int32_t) ([]byte, erro
 
 // cancelable runs a call that a token stops, and triggers that when ctx is done.
 func cancelable(ctx context.Context, token *C.grug_cancel, call func() error) error {
-	if err := ctx.Err(); err != nil {
-		return err
+	if ctx.Err() != nil {
+		return doneError(ctx)
 	}
 	triggered := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
@@ -124,10 +146,19 @@ func cancelable(ctx context.Context, token *C.grug_cancel, call func() error) er
 		<-triggered
 		C.grug_cancel_reset(token)
 		if e, ok := err.(*Error); ok && e.Is(ErrCanceled) {
-			return fmt.Errorf("%w: %w", context.Cause(ctx), err)
+			return fmt.Errorf("%w: %w", doneError(ctx), err)
 		}
 	}
 	return err
+}
+
+// doneError is context.Canceled or context.DeadlineExceeded, and the cause of a context that has another.
+func doneError(ctx context.Context) error {
+	err, cause := ctx.Err(), context.Cause(ctx)
+	if errors.Is(cause, err) {
+		return cause
+	}
+	return fmt.Errorf("%w: %w", err, cause)
 }
 
 // withToken runs a call with a token of its own, which ctx triggers.

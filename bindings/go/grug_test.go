@@ -83,6 +83,15 @@ func TestErrors(t *testing.T) {
 	if _, err = Load(context.Background(), os.Getenv("GRUG_TEST_MODEL"), &ModelOptions{Device: "cuda:9"}); !errors.Is(err, ErrDevice) {
 		t.Error(err)
 	}
+	// C would end these at the NUL, and has no more than 32 bits for the last.
+	if _, err = Load(context.Background(), os.Getenv("GRUG_TEST_MODEL")+"\x00.old", nil); !errors.Is(err, ErrInvalid) {
+		t.Error(err)
+	}
+	for _, o := range []ModelOptions{{Device: "cpu\x00"}, {Threads: -1}, {Threads: 1<<32 + 1}} {
+		if _, err = Load(context.Background(), os.Getenv("GRUG_TEST_MODEL"), &o); !errors.Is(err, ErrInvalid) {
+			t.Error(o, err)
+		}
+	}
 	s := must(load1(t).NewSession(&SessionOptions{NoSlide: true}))
 	if n, err := s.Write(make([]byte, 33)); n != 0 || !errors.Is(err, ErrFull) {
 		t.Error(n, err)
@@ -135,8 +144,10 @@ func TestStops(t *testing.T) {
 	if got := must(io.ReadAll(r)); !bytes.Equal(got, all[:end]) || r.Reason != StopSequence {
 		t.Error(got, r.Reason)
 	}
-	if _, err := io.ReadAll(s.Reader(context.Background(), nil, Generation{Stops: [][]byte{nil}})); !errors.Is(err, ErrInvalid) {
-		t.Error(err)
+	for _, none := range [][]byte{nil, {}, all[3:3]} {
+		if _, err := io.ReadAll(s.Reader(context.Background(), nil, Generation{Stops: [][]byte{none}})); !errors.Is(err, ErrInvalid) {
+			t.Error(err)
+		}
 	}
 	ends := must(must(Load(context.Background(), os.Getenv("GRUG_TEST_MODEL_END"), nil)).NewSession(nil))
 	r = ends.Reader(context.Background(), warm(0), Generation{})
@@ -226,6 +237,16 @@ func TestContextCancelsAndASecondCallIsBusy(t *testing.T) {
 	_, err := io.Copy(io.Discard, s.Reader(late, nil, Generation{}))
 	if !errors.Is(err, context.DeadlineExceeded) {
 		t.Error(err)
+	}
+	// A cause of its own, as signal.NotifyContext gives, comes along, before a call and during one.
+	cause := errors.New("the reader left")
+	because, left := context.WithCancelCause(context.Background())
+	time.AfterFunc(20*time.Millisecond, func() { left(cause) })
+	for range 2 {
+		_, err := io.Copy(io.Discard, s.Reader(because, nil, Generation{}))
+		if !errors.Is(err, context.Canceled) || !errors.Is(err, cause) {
+			t.Error(err)
+		}
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"math"
 	"runtime"
 	"sync"
 	"unsafe"
@@ -81,7 +82,10 @@ func Devices() ([]Device, error) {
 
 // Load loads a model file, until ctx is done. options may be nil.
 func Load(ctx context.Context, path string, options *ModelOptions) (*Model, error) {
-	name := C.CString(path)
+	name, err := cString("the path", path)
+	if err != nil {
+		return nil, err
+	}
 	defer C.free(unsafe.Pointer(name))
 	return load(ctx, options, func(o *C.grug_model_options, out **C.grug_model, e *C.grug_error) C.int32_t {
 		return C.grug_model_load_file(name, o, out, e)
@@ -102,8 +106,8 @@ func load(
 	if options == nil {
 		options = &ModelOptions{}
 	}
-	if options.Threads < 0 {
-		return nil, invalid("Threads is negative")
+	if options.Threads < 0 || uint64(options.Threads) > math.MaxUint32 {
+		return nil, invalid("Threads = %d: out of range", options.Threads)
 	}
 	c := C.grug_model_options{size: C.sizeof_grug_model_options, n_threads: C.uint32_t(options.Threads)}
 	for flag, set := range map[C.uint32_t]bool{
@@ -115,7 +119,11 @@ func load(
 		}
 	}
 	if options.Device != "" {
-		c.device = C.CString(options.Device)
+		device, err := cString("Device", options.Device)
+		if err != nil {
+			return nil, err
+		}
+		c.device = device
 		defer C.free(unsafe.Pointer(c.device))
 	}
 	hooks := newHooks(options)

@@ -18,7 +18,9 @@ if (!headers) {
 let prefix = process.env.GRUG_PREFIX;
 if (!prefix) {
   try {
-    prefix = execFileSync('pkg-config', ['--variable=prefix', 'grug'], { encoding: 'utf8' }).trim();
+    // It writes blanks as a shell wants them.
+    const shown = execFileSync('pkg-config', ['--variable=prefix', 'grug'], { encoding: 'utf8' });
+    prefix = shown.trim().replace(/\\(.)/g, '$1');
   } catch {
     console.error('grug: cannot find libgrug; install it with scripts/install PREFIX and set GRUG_PREFIX');
     process.exit(1);

@@ -23,6 +23,19 @@ function check(condition, message) {
   if (!condition) throw Object.assign(new RangeError(message), { code: 'GRUG_EINVAL', status: -1 });
 }
 
+const isCount = (n) => Number.isSafeInteger(n) && n >= 0;
+
+function seedOf(seed) {
+  check(typeof seed === 'bigint' || Number.isInteger(seed), 'seed must be an integer');
+  return BigInt(seed);
+}
+
+/** The native handle of an object of this class, or null where there is none. Anything else would count as none. */
+function optional(handle, kind) {
+  check(handle == null || handle instanceof kind, `expected a ${kind.name}`);
+  return handle?._native ?? null;
+}
+
 class Handle {
   #handle;
   constructor(handle) {
@@ -62,11 +75,16 @@ class Log {
   }
 }
 
+/** Tokens of the calls in progress. A process that exits waits for its thread pool, so what runs there is stopped. */
+const running = new Set();
+process.once('exit', () => running.forEach((token) => native.cancelTrigger(token)));
+
 /** Runs a call that a token of the library stops, and triggers that when `signal` aborts. */
 async function abortable(signal, tokens, call) {
   signal?.throwIfAborted();
   const abort = () => tokens.forEach((token) => native.cancelTrigger(token));
   signal?.addEventListener('abort', abort, { once: true });
+  tokens.forEach((token) => running.add(token));
   try {
     return await call();
   } catch (error) {
@@ -78,6 +96,7 @@ async function abortable(signal, tokens, call) {
     }
     throw error;
   } finally {
+    tokens.forEach((token) => running.delete(token));
     signal?.removeEventListener('abort', abort);
     if (signal?.aborted) tokens.forEach((token) => native.cancelReset(token));
   }
@@ -96,7 +115,7 @@ class Model extends Handle {
   static async load(source, options = {}) {
     const { threads = 0, mmap = true, mlock = false, portable = false, selfCheck = true, device = null } = options;
     const { signal, onProgress, log } = options;
-    check(Number.isInteger(threads) && threads >= 0, 'threads must be 0 or more');
+    check(isCount(threads) && threads < 2 ** 32, 'threads must be 0 or more');
     const from = source instanceof URL ? require('node:url').fileURLToPath(source) : source;
     const loading = (mmap ? 0 : FLAGS.mmap) | (mlock ? FLAGS.mlock : 0);
     const flags = loading | (portable ? FLAGS.portable : 0) | (selfCheck ? 0 : FLAGS.selfCheck);
@@ -107,7 +126,17 @@ class Model extends Handle {
       const now = to.progress;
       if (now > reported) onProgress((reported = now));
     };
-    const timer = onProgress && setInterval(report, PROGRESS_EVERY);
+    let thrown;
+    const tick = () => {
+      try {
+        report();
+      } catch (error) {
+        // Out of a timer it would end the process; it stops loading, which rejects with it.
+        thrown ??= { error };
+        native.cancelTrigger(token);
+      }
+    };
+    const timer = onProgress && setInterval(tick, PROGRESS_EVERY);
     try {
       const handle = await abortable(signal, [token], () =>
         native.modelLoad(
@@ -120,12 +149,15 @@ class Model extends Handle {
           device,
         ),
       );
-      if (onProgress) report();
-      return new Model(handle, to);
+      if (onProgress && !thrown) report();
+      if (!thrown) return new Model(handle, to);
+    } catch (error) {
+      thrown ??= { error };
     } finally {
       clearInterval(timer);
       to.flush();
     }
+    throw thrown.error;
   }
   get info() {
     const { endByte, ...info } = native.modelInfo(this._native);
@@ -137,13 +169,16 @@ class Model extends Handle {
   createSession(options) {
     return new Session(this, options);
   }
-  compress(data, { maxContext = 0, signal } = {}) {
+  async compress(data, { maxContext = 0, signal } = {}) {
+    check(isCount(maxContext), 'maxContext must be 0 or more');
     const token = native.cancelNew();
     return abortable(signal, [token], () => native.modelCompress(this._native, toBytes(data), maxContext, token));
   }
-  decompress(archive, { maxBytes = 2 ** 30, signal } = {}) {
+  async decompress(archive, { maxBytes = 2 ** 30, signal } = {}) {
+    check(maxBytes >= 0, 'maxBytes must be 0 or more');
     const token = native.cancelNew();
-    return abortable(signal, [token], () => native.modelDecompress(this._native, toBytes(archive), maxBytes, token));
+    const most = Math.min(maxBytes, Number.MAX_SAFE_INTEGER);
+    return abortable(signal, [token], () => native.modelDecompress(this._native, toBytes(archive), most, token));
   }
 }
 
@@ -166,7 +201,7 @@ class Grammar extends Handle {
 /** 256 logits, of an array of them or of those of some bytes. */
 function biasOf(bias) {
   if (bias == null) return null;
-  if (ArrayBuffer.isView(bias) || Array.isArray(bias)) return Float32Array.from(bias);
+  if (typeof bias.length === 'number') return Float32Array.from(bias);
   const logits = new Float32Array(256);
   for (const [byte, value] of bias instanceof Map ? bias : Object.entries(bias)) {
     const index = Number(byte);
@@ -176,6 +211,12 @@ function biasOf(bias) {
   return logits;
 }
 
+/** In the order that the addon takes them. */
+const SAMPLER_NUMBERS = [
+  'temperature', 'topP', 'minP', 'typicalP', 'topK', 'penaltyWindow',
+  'repeatPenalty', 'frequencyPenalty', 'presencePenalty', 'mirostatTau', 'mirostatEta',
+];
+
 class Sampler extends Handle {
   constructor(options = {}) {
     super(Sampler.#make(options));
@@ -183,18 +224,20 @@ class Sampler extends Handle {
   static #make(options) {
     // A fork brings its handle along.
     if (options instanceof Forked) return options.handle;
-    const { temperature = 0, topP = 0, minP = 0, typicalP = 0, topK = 0, penaltyWindow = 0 } = options;
-    const { repeatPenalty = 0, frequencyPenalty = 0, presencePenalty = 0, mirostatTau = 0, mirostatEta = 0 } = options;
-    for (const [name, n] of Object.entries({ topK, penaltyWindow })) {
-      check(Number.isInteger(n) && n >= 0 && n < 2 ** 32, `${name} must be 0 or more`);
+    const { seed = 0, utf8 = false, bias, grammar, ...numbers } = options;
+    for (const [name, n] of Object.entries(numbers)) {
+      check(SAMPLER_NUMBERS.includes(name), `${name} is no option of a sampler`);
+      check(n === undefined || typeof n === 'number', `${name} must be a number`);
     }
-    const numbers = [temperature, topP, minP, typicalP, topK, penaltyWindow];
-    numbers.push(repeatPenalty, frequencyPenalty, presencePenalty, mirostatTau, mirostatEta);
-    const { seed = 0, utf8 = false, bias, grammar } = options;
-    return native.samplerNew(numbers, seed, utf8 ? 1 : 0, biasOf(bias), grammar?._native ?? null);
+    for (const name of ['topK', 'penaltyWindow']) {
+      const { [name]: n = 0 } = numbers;
+      check(isCount(n) && n < 2 ** 32, `${name} must be 0 or more`);
+    }
+    const all = SAMPLER_NUMBERS.map((name) => numbers[name] ?? 0);
+    return native.samplerNew(all, seedOf(seed), utf8 ? 1 : 0, biasOf(bias), optional(grammar, Grammar));
   }
   reset(seed = 0) {
-    native.samplerReset(this._native, seed);
+    native.samplerReset(this._native, seedOf(seed));
   }
   fork() {
     return new Sampler(new Forked(native.samplerFork(this._native)));
@@ -236,6 +279,7 @@ class Session extends Handle {
   }
   static #make(model, { maxContext = 0, overflow = 'slide', drafts = true } = {}) {
     check(overflow === 'slide' || overflow === 'error', 'overflow must be "slide" or "error"');
+    check(isCount(maxContext), 'maxContext must be 0 or more');
     const cancel = native.cancelNew();
     const handle = native.sessionNew(model._native, maxContext, overflow === 'slide' ? 0 : 1, drafts ? 0 : 1, cancel);
     return new Forked(handle, cancel, model._log, model.info.embeddingDim);
@@ -268,7 +312,7 @@ class Session extends Handle {
     return Session.#runAll(sessions, signal, () =>
       native.sessionNextBatch(
         sessions.map((session) => session._native),
-        sessions.map((_, i) => samplers[i]?._native ?? null),
+        sessions.map((_, i) => optional(samplers[i], Sampler)),
         fed,
       ),
     );
@@ -289,14 +333,16 @@ class Session extends Handle {
   }
 
   async *bytes({ sampler = null, maxBytes = Infinity, stops = [], chunkBytes = 1, signal } = {}) {
-    check(Number.isInteger(chunkBytes) && chunkBytes > 0, 'chunkBytes must be 1 or more');
+    check(isCount(chunkBytes) && chunkBytes > 0, 'chunkBytes must be 1 or more');
+    check(maxBytes === Infinity || isCount(maxBytes), 'maxBytes must be an integer, 0 or more');
+    const picks = optional(sampler, Sampler);
     const list = stops.map(toBytes);
     let left = maxBytes;
     while (left > 0) {
       let piece = { bytes: [], reason: 0 };
       const generate = async () => {
         try {
-          return await native.sessionGenerate(this._native, sampler?._native ?? null, Math.min(chunkBytes, left), list);
+          return await native.sessionGenerate(this._native, picks, Math.min(chunkBytes, left), list);
         } catch (error) {
           piece = { ...piece, bytes: error.bytes ?? [] };
           throw error;
@@ -315,7 +361,8 @@ class Session extends Handle {
   }
 
   async *text(options) {
-    const decoder = new TextDecoder();
+    // What the model writes is text from its first byte on: a mark there is a character like any other.
+    const decoder = new TextDecoder('utf-8', { ignoreBOM: true });
     const pieces = this.bytes(options);
     let piece;
     while (!(piece = await pieces.next()).done) {
@@ -343,7 +390,7 @@ class Session extends Handle {
     return this.#run(signal, () => native.sessionEmbedding(this._native, this.#embeddingDim));
   }
   rewind(n) {
-    check(Number.isSafeInteger(n) && n >= 0, 'n must be 0 or more');
+    check(isCount(n), 'n must be 0 or more');
     native.sessionRewind(this._native, n);
   }
   save() {

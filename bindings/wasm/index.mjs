@@ -1,5 +1,7 @@
 // grug for JavaScript, through WebAssembly: the classes of the package for Node, in browsers and everywhere else.
-import { Handle, breathe, check, failure, fetched, init, library, paced, received, toBytes } from './library.mjs';
+import {
+  Handle, breathe, check, copied, failure, fetched, init, isCount, library, paced, received, toBytes,
+} from './library.mjs';
 
 export { Grammar, Sampler } from './sampler.mjs';
 export { init };
@@ -173,16 +175,17 @@ export class Model extends Handle {
   }
 
   async compress(data, { maxContext = 0, signal } = {}) {
+    const bytes = copied(data);
     await breathe(signal);
-    const bytes = toBytes(data);
     // GRUG_COMPRESS_BOUND
     const room = bytes.length + Math.floor(bytes.length / 64) + 64;
     return this.#recode('grug_compress', bytes, maxContext, room);
   }
 
   async decompress(archive, { maxBytes = 2 ** 30, signal } = {}) {
+    check(maxBytes >= 0, 'maxBytes must be 0 or more');
+    const bytes = copied(archive);
     await breathe(signal);
-    const bytes = toBytes(archive);
     try {
       return this.#recode('grug_decompress', bytes, 0, 0);
     } catch (error) {
@@ -197,7 +200,7 @@ export class Model extends Handle {
 const SESSION_OPTIONS_BYTES = 32;
 
 function writeSessionOptions(lib, at, maxContext, overflow = 0, flags = 0) {
-  check(Number.isSafeInteger(maxContext) && maxContext >= 0, 'maxContext must be 0 or more');
+  check(isCount(maxContext), 'maxContext must be 0 or more');
   const view = lib.view(at, SESSION_OPTIONS_BYTES);
   view.setUint32(0, SESSION_OPTIONS_BYTES, true);
   view.setBigUint64(8, BigInt(maxContext), true);
@@ -313,7 +316,7 @@ export class Session extends Handle {
 
   async feed(data, { signal } = {}) {
     signal?.throwIfAborted();
-    const [lib, bytes] = [this._lib, toBytes(data)];
+    const [lib, bytes] = [this._lib, copied(data)];
     await this.#run(() =>
       paced(bytes.length, signal, (from, n) => {
         lib.withBytes(bytes.subarray(from, from + n), (at) => lib.call('grug_session_feed', this._handle, at, n));
@@ -358,7 +361,8 @@ export class Session extends Handle {
   }
 
   async *bytes({ sampler = null, maxBytes = Infinity, stops = [], chunkBytes = 1, signal } = {}) {
-    check(Number.isInteger(chunkBytes) && chunkBytes > 0, 'chunkBytes must be 1 or more');
+    check(isCount(chunkBytes) && chunkBytes > 0, 'chunkBytes must be 1 or more');
+    check(maxBytes === Infinity || isCount(maxBytes), 'maxBytes must be an integer, 0 or more');
     check(sampler === null || sampler._lib === this._lib, 'the sampler belongs to another instance of the module');
     signal?.throwIfAborted();
     const list = stops.map(toBytes);
@@ -380,7 +384,8 @@ export class Session extends Handle {
   }
 
   async *text(options) {
-    const decoder = new TextDecoder();
+    // What the model writes is text from its first byte on: a mark there is a character like any other.
+    const decoder = new TextDecoder('utf-8', { ignoreBOM: true });
     const pieces = this.bytes(options);
     let piece;
     while (!(piece = await pieces.next()).done) {
@@ -400,7 +405,7 @@ export class Session extends Handle {
 
   async score(data, { signal } = {}) {
     signal?.throwIfAborted();
-    const [lib, bytes] = [this._lib, toBytes(data)];
+    const [lib, bytes] = [this._lib, copied(data)];
     const nats = new Float32Array(bytes.length);
     let total = 0;
     await this.#run(() =>
@@ -439,7 +444,7 @@ export class Session extends Handle {
   }
 
   rewind(n) {
-    check(Number.isSafeInteger(n) && n >= 0, 'n must be 0 or more');
+    check(isCount(n), 'n must be 0 or more');
     this._lib.call('grug_session_rewind', this.#idle, BigInt(n));
   }
 

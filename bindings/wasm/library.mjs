@@ -18,6 +18,8 @@ export function check(condition, message) {
   if (!condition) throw Object.assign(new RangeError(message), { code: 'GRUG_EINVAL', status: -1 });
 }
 
+export const isCount = (n) => Number.isSafeInteger(n) && n >= 0;
+
 /** Text and bytes as a Uint8Array. */
 export function toBytes(data) {
   if (typeof data === 'string') return encoder.encode(data);
@@ -26,6 +28,9 @@ export function toBytes(data) {
   if (data instanceof ArrayBuffer) return new Uint8Array(data);
   throw new TypeError('expected a string, an ArrayBuffer or a view of one');
 }
+
+/** The same as a copy, for calls that take steps: meanwhile the caller may change its bytes, or give them away. */
+export const copied = (data) => new Uint8Array(toBytes(data));
 
 const isNode = typeof process === 'object' && Boolean(process.versions?.node);
 
@@ -158,7 +163,8 @@ class Library {
   }
 
   alloc(len) {
-    const pointer = this.enter(() => this.exports.grug_wasm_alloc(len)) >>> 0;
+    // The module counts in 32 bits, and would take a greater length for what is left of it.
+    const pointer = len < 2 ** 32 ? this.enter(() => this.exports.grug_wasm_alloc(len)) >>> 0 : 0;
     if (pointer === 0) throw failure('GRUG_ENOMEM', -2, `no memory for ${len} bytes`);
     return pointer;
   }

@@ -25,7 +25,7 @@ export class Grammar extends Handle {
 /** 256 logits as bytes, of an array of them or of those of some bytes. */
 function biasOf(bias) {
   let logits = new Float32Array(256);
-  if (ArrayBuffer.isView(bias) || Array.isArray(bias)) {
+  if (typeof bias.length === 'number') {
     if (bias.length !== 256) throw new TypeError('bias must be 256 numbers');
     logits = Float32Array.from(bias);
   } else {
@@ -36,6 +36,11 @@ function biasOf(bias) {
     }
   }
   return new Uint8Array(logits.buffer);
+}
+
+function seedOf(seed) {
+  check(typeof seed === 'bigint' || Number.isInteger(seed), 'seed must be an integer');
+  return BigInt(seed);
 }
 
 /** The fields of grug_sampler_options that are numbers: where they are, and how they are written. */
@@ -69,10 +74,11 @@ export class Sampler extends Handle {
       lib.with(SAMPLER_OPTIONS_BYTES, (at) => {
         const view = lib.view(at, SAMPLER_OPTIONS_BYTES);
         view.setUint32(0, SAMPLER_OPTIONS_BYTES, true);
-        view.setBigUint64(8, BigInt(seed), true);
+        view.setBigUint64(8, seedOf(seed), true);
         for (const [name, value] of Object.entries(numbers)) {
           const field = SAMPLER_FIELDS[name];
           check(field, `${name} is no option of a sampler`);
+          if (value === undefined) continue;
           check(typeof value === 'number', `${name} must be a number`);
           if (field[1] === 'setUint32') {
             check(Number.isInteger(value) && value >= 0 && value < 2 ** 32, `${name} must be an integer, 0 or more`);
@@ -107,7 +113,7 @@ export class Sampler extends Handle {
   }
 
   reset(seed = 0) {
-    this._lib.call('grug_sampler_reset', this._handle, BigInt(seed));
+    this._lib.call('grug_sampler_reset', this._handle, seedOf(seed));
   }
 
   pick(logits) {

@@ -131,7 +131,7 @@ int main(int argc, char **argv) {
     }
     if (path == NULL) usage_error("needs the path of a model", "MODEL");
     if (length != NULL) bytes = (uint64_t)number("BYTES", length, 1e15);
-    if (GRUG_ABI_VERSION >> 16 != grug_abi_version() >> 16) {
+    if (GRUG_ABI_VERSION != grug_abi_version()) { /* from 1.0 on, the upper 16 bits are what counts */
         fprintf(stderr, "generate: libgrug %s has another ABI than the header it was compiled with\n", grug_version());
         return 1;
     }

@@ -33,8 +33,10 @@ static grug_status answer(grug_session *session, grug_sampler *sampler, unsigned
 }
 
 int main(int argc, char **argv) {
+    grug_model_options loading = { .size = sizeof loading };
     grug_session_options options = { .size = sizeof options };
     grug_sampler_options warm = { .size = sizeof warm, .temperature = 0.8f, .flags = GRUG_SAMPLE_UTF8 };
+    uint64_t seed = 0;
     const unsigned long bytes = argc > 2 ? strtoul(argv[2], NULL, 10) : 300;
     struct sigaction action;
     grug_model *model = NULL;
@@ -51,8 +53,8 @@ int main(int argc, char **argv) {
     action.sa_handler = on_interrupt; /* without SA_RESTART: waiting for a line ends, too */
     sigaction(SIGINT, &action, NULL);
 
-    options.cancel = cancel;
-    if ((status = grug_model_load_file(argv[1], NULL, &model, &err)) >= 0
+    loading.cancel = options.cancel = cancel;
+    if ((status = grug_model_load_file(argv[1], &loading, &model, &err)) >= 0
         && (status = grug_session_new(model, &options, &session, &err)) >= 0)
         status = grug_sampler_new(&warm, &sampler, &err);
     while (status >= 0) {
@@ -62,11 +64,13 @@ int main(int argc, char **argv) {
             putchar('\n');
             break;
         }
-        status = grug_session_feed(session, (const uint8_t *)line, strlen(line), &err);
+        /* An answer may have ended within a character, and another seed is another answer. */
+        if ((status = grug_sampler_reset(sampler, seed++, &err)) >= 0)
+            status = grug_session_feed(session, (const uint8_t *)line, strlen(line), &err);
         if (status >= 0) status = answer(session, sampler, bytes, &err);
         if (status == GRUG_ECANCELED) { /* the session holds what was written until then, and goes on */
             grug_cancel_reset(cancel);
-            status = grug_sampler_reset(sampler, 0, &err); /* half a character may be left behind */
+            status = GRUG_OK;
         }
         putchar('\n');
     }

@@ -24,8 +24,8 @@ for (const name of ['index.mjs', 'library.mjs', 'sampler.mjs', 'grug.wasm']) {
 if (model) files.set('/model.safetensors', model);
 
 const server = createServer(async (request, response) => {
-  const file = files.get(new URL(request.url, 'http://localhost').pathname);
   try {
+    const file = files.get(new URL(request.url, 'http://localhost').pathname);
     const { size } = await stat(file);
     const type = TYPES[extname(file)] ?? 'application/octet-stream';
     response.writeHead(200, { 'content-type': type, 'content-length': size, 'cache-control': 'no-cache' });

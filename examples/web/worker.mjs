@@ -10,6 +10,7 @@ let writing = null;
 
 async function load(source) {
   const next = await Model.load(source, { onProgress: (progress) => postMessage({ progress }) });
+  writing?.abort(); // with the model before
   session?.close();
   model?.close();
   model = next;

@@ -40,6 +40,7 @@ static grug::sampler warm(std::uint64_t seed) {
 static void models(const char *path) {
     CHECK(!grug::devices().empty() && std::strcmp(grug::devices()[0].name, "cpu") == 0);
     fails(GRUG_EIO, "no-such-model", [] { grug::model::load("no-such-model"); });
+    fails(GRUG_EINVAL, "NUL", [] { grug::model::load(std::string("no-such-model\0.old", 18)); });
     grug::model_options cuda;
     cuda.device = "cuda:9";
     fails(GRUG_EDEVICE, "cuda:9", [&] { grug::model::load(path, cuda); });
@@ -47,6 +48,7 @@ static void models(const char *path) {
     grug::model model = grug::model::load(std::string(path));
     CHECK(model.info().context_bytes == 32);
     CHECK(model.metadata("note") == "for tests");
+    fails(GRUG_EINVAL, "NUL", [&] { model.metadata(std::string("note\0", 5)); });
     fails(GRUG_ENOTFOUND, "nonsense", [&] { model.metadata("nonsense"); });
     const std::map<std::string, std::string> metadata = model.metadata();
     CHECK(metadata.size() >= 2 && metadata.at("note") == "for tests");

@@ -21,10 +21,10 @@
 
 /* ---- values.c -------------------------------------------------------------------------------------------- */
 
-napi_value throw_text(napi_env env, const char *code, const char *text);
-napi_value throw_memory(napi_env env);
 /* An Error with `code` (the name of the status) and `status`. */
 napi_value make_error(napi_env env, grug_status status, const char *message);
+napi_value throw_text(napi_env env, grug_status status, const char *text);
+napi_value throw_memory(napi_env env);
 napi_value throw_status(napi_env env, const grug_error *err);
 
 double get_number(napi_env env, napi_value value);

@@ -101,7 +101,7 @@ box *unwrap(napi_env env, napi_value value, enum kind kind) {
         return NULL;
     }
     if (((box *)data)->handle == NULL || ((box *)data)->closing) {
-        throw_text(env, "GRUG_EINVAL", "it is closed");
+        throw_text(env, GRUG_EINVAL, "it is closed");
         return NULL;
     }
     return data;
@@ -119,7 +119,7 @@ box *unwrap_optional(napi_env env, napi_value value, enum kind kind, int *ok) {
 box *unwrap_idle(napi_env env, napi_value value, enum kind kind) {
     box *b = unwrap(env, value, kind);
     if (b != NULL && b->users > 0) {
-        napi_throw(env, make_error(env, GRUG_EBUSY, "another call is using this handle"));
+        throw_text(env, GRUG_EBUSY, "another call is using this handle");
         return NULL;
     }
     return b;

@@ -80,6 +80,7 @@ napi_value model_info(napi_env env, napi_callback_info info) {
 
 napi_value model_metadata(napi_env env, napi_callback_info info) {
     napi_value object, value;
+    grug_error err;
     box *b;
     size_t i;
     ARGUMENTS(1);
@@ -88,7 +89,9 @@ napi_value model_metadata(napi_env env, napi_callback_info info) {
     for (i = 0;; i++) {
         size_t key_len = 0, len = 0;
         char *key, *text;
-        if (grug_model_get_metadata_key(b->handle, i, NULL, &key_len, NULL) == GRUG_ENOTFOUND) return object;
+        const grug_status status = grug_model_get_metadata_key(b->handle, i, NULL, &key_len, &err);
+        if (status == GRUG_ENOTFOUND) return object;
+        if (status < 0 && status != GRUG_ESPACE) return throw_status(env, &err);
         key = calloc(key_len + 1, 1);
         if (key == NULL) return throw_memory(env);
         grug_model_get_metadata_key(b->handle, i, key, &key_len, NULL);
@@ -96,8 +99,7 @@ napi_value model_metadata(napi_env env, napi_callback_info info) {
         text = calloc(len + 1, 1);
         if (text != NULL) {
             grug_model_get_metadata(b->handle, key, text, &len, NULL);
-            napi_create_string_utf8(env, text, len, &value);
-            napi_set_named_property(env, object, key, value);
+            if (napi_create_string_utf8(env, text, len, &value) == napi_ok) napi_set_named_property(env, object, key, value);
             free(text);
         }
         free(key);

@@ -213,7 +213,7 @@ static int copy_input(napi_env env, task *t, napi_value value) {
     return 1;
 }
 
-/* A copy of a string, or throws and returns NULL. */
+/* A copy of a string, which must have no NUL, or throws and returns NULL. */
 static char *copy_text(napi_env env, napi_value value) {
     size_t len = 0;
     char *text;
@@ -222,8 +222,12 @@ static char *copy_text(napi_env env, napi_value value) {
         return NULL;
     }
     text = malloc(len + 1);
-    if (!no_memory(env, text)) napi_get_value_string_utf8(env, value, text, len + 1, &len);
-    return text;
+    if (no_memory(env, text)) return NULL;
+    napi_get_value_string_utf8(env, value, text, len + 1, &len);
+    if (strlen(text) == len) return text;
+    throw_text(env, GRUG_EINVAL, "a path or a name has no NUL");
+    free(text);
+    return NULL;
 }
 
 /* modelLoad(path or Uint8Array, threads, flags, cancel, log, whether lines are wanted, device or null) -> Promise */

@@ -1,13 +1,6 @@
 /* Errors, numbers and typed arrays between JavaScript and C. */
 #include "addon.h"
 
-napi_value throw_text(napi_env env, const char *code, const char *text) {
-    napi_throw_error(env, code, text);
-    return NULL;
-}
-
-napi_value throw_memory(napi_env env) { return throw_text(env, "GRUG_ENOMEM", "out of memory"); }
-
 napi_value make_error(napi_env env, grug_status status, const char *message) {
     napi_value code, text, error, number;
     napi_create_string_utf8(env, grug_status_name(status), NAPI_AUTO_LENGTH, &code);
@@ -18,10 +11,14 @@ napi_value make_error(napi_env env, grug_status status, const char *message) {
     return error;
 }
 
-napi_value throw_status(napi_env env, const grug_error *err) {
-    napi_throw(env, make_error(env, err->status, err->message));
+napi_value throw_text(napi_env env, grug_status status, const char *text) {
+    napi_throw(env, make_error(env, status, text));
     return NULL;
 }
+
+napi_value throw_memory(napi_env env) { return throw_text(env, GRUG_ENOMEM, "out of memory"); }
+
+napi_value throw_status(napi_env env, const grug_error *err) { return throw_text(env, err->status, err->message); }
 
 double get_number(napi_env env, napi_value value) {
     double number = 0;

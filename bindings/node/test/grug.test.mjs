@@ -1,5 +1,6 @@
 // GRUG_TEST_MODEL names a small model with a context of 32 bytes, GRUG_TEST_MODEL_END one with the end byte 10.
 import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
 import { readFile } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import { test } from 'node:test';
@@ -41,7 +42,44 @@ test('errors have codes', async () => {
   await assert.rejects(strict.feed('x'.repeat(33)), { code: 'GRUG_EFULL' });
   await assert.rejects(strict.feed(17), TypeError);
   strict.close();
-  await assert.rejects(strict.feed('x'), /closed/);
+  await assert.rejects(strict.feed('x'), { code: 'GRUG_EINVAL', status: -1, message: /closed/ });
+});
+
+test('what would count as nothing is refused', async () => {
+  const session = model.createSession();
+  const refused = { code: 'GRUG_EINVAL', status: -1 };
+  for (const maxBytes of [1.5, -1, NaN]) await assert.rejects(session.generate({ maxBytes }), refused);
+  await assert.rejects(session.generate({ sampler: { temperature: 1 } }), refused);
+  await assert.rejects(nextBatch([session], { samplers: ['greedy'] }), refused);
+  for (const maxContext of [-5, NaN, 1.5]) assert.throws(() => model.createSession({ maxContext }), refused);
+  for (const options of [{ grammar: 'root ::= "a"' }, { temperature: '1' }, { temp: 1 }, { seed: 1.5 }, { topK: -1 }]) {
+    assert.throws(() => new Sampler(options), refused);
+  }
+  for (const options of [{ device: 'cpu\0' }, { threads: 2 ** 32 }]) await assert.rejects(Model.load(path, options), refused);
+  await assert.rejects(Model.load(`${path}\0.old`), refused);
+  assert.equal(session.position, 0);
+
+  new Sampler({ temperature: undefined, seed: undefined, bias: { length: 256, ...Array(256).fill(0) } });
+  const drawn = (seed) => {
+    const sampler = warm(seed);
+    return Array.from({ length: 9 }, () => sampler.pick(new Float32Array(256))).join();
+  };
+  assert.equal(new Set([0, -1, 2 ** 60, 2n ** 63n].map(drawn)).size, 4);
+  assert.equal(drawn(2 ** 60), drawn(2n ** 60n));
+});
+
+test('text keeps the mark that it begins with', async () => {
+  const sampler = new Sampler({ grammar: Grammar.regex('\\x{FEFF}a') });
+  assert.equal(await model.createSession().generate({ sampler }), '\uFEFFa');
+});
+
+test('a process that exits waits for no call', () => {
+  const program = `const { Model } = require('grug');
+    Model.load(${JSON.stringify(path)}, { threads: 1 }).then((model) => {
+      model.createSession().score(Buffer.alloc(1e8)).catch(() => {});
+      setTimeout(() => process.exit(7), 50);
+    });`;
+  assert.equal(spawnSync(process.execPath, ['-e', program], { timeout: 20_000 }).status, 7);
 });
 
 test('every way to generate is the same', async () => {
@@ -209,7 +247,9 @@ test('what is compressed comes back', async () => {
   assert.ok(archive.length < 200);
   assert.deepEqual(Buffer.from(await portable.decompress(archive)), text);
   assert.equal((await portable.decompress(await portable.compress(''))).length, 0);
+  assert.equal((await portable.decompress(archive, { maxBytes: Infinity })).length, 300);
   await assert.rejects(portable.decompress(archive, { maxBytes: 299 }), { code: 'GRUG_ESPACE' });
+  await assert.rejects(portable.decompress(archive, { maxBytes: NaN }), { code: 'GRUG_EINVAL' });
   await assert.rejects(portable.decompress(archive.subarray(1)), { code: 'GRUG_EFORMAT' });
   await assert.rejects(model.compress(text), { code: 'GRUG_EUNSUPPORTED' });
   await assert.rejects(portable.compress(new Uint8Array(1 << 24), { signal: AbortSignal.timeout(20) }), {
@@ -229,4 +269,17 @@ test('loading is heard, and can be aborted', async () => {
   session.fork();
   assert.equal(lines.filter((line) => line.startsWith('debug: session')).length, 1, lines.join());
   await assert.rejects(Model.load(path, { signal: AbortSignal.abort() }), { name: 'AbortError' });
+  const thrown = new Error('no more');
+  const onProgress = () => {
+    throw thrown;
+  };
+  await assert.rejects(Model.load(path, { onProgress }), thrown);
+  // Also where it is asked while it loads.
+  const { setInterval } = globalThis;
+  globalThis.setInterval = (tick) => void setImmediate(tick);
+  try {
+    await assert.rejects(Model.load(path, { onProgress }), thrown);
+  } finally {
+    globalThis.setInterval = setInterval;
+  }
 });

@@ -1,6 +1,7 @@
 """Bytes of the caller, as addresses and lengths."""
 
 import ctypes as c
+import sys
 from typing import Any, Callable, Tuple, Union
 
 from . import _library as L
@@ -9,6 +10,24 @@ from ._errors import SPACE, check
 #: Anything with the buffer protocol: bytes, bytearray, memoryview, array.array, numpy arrays of bytes.
 Buffer = Any
 Text = Union[str, Buffer]
+
+
+def count(name: str, n: int, bits: int = 64) -> int:
+    """A number that C takes as one of so many bits without a sign, of which ctypes would drop the rest."""
+    if not 0 <= n < 1 << bits:
+        raise ValueError(f"{name} = {n}: out of range")
+    return n
+
+
+def name_of(what: str, text: bytes) -> bytes:
+    """A text that C ends at the first NUL."""
+    if 0 in text:
+        raise ValueError(f"{what} has a NUL")
+    return text
+
+
+#: What `memoryview.format` says of floats: as a machine has them, and as ctypes writes that.
+FLOAT_FORMATS = ("f", "<f" if sys.byteorder == "little" else ">f")
 
 
 def borrow(data: Text) -> Tuple[Any, int, Any]:
@@ -30,7 +49,7 @@ def writable(buffer: Buffer, item: str) -> Any:
     if view.readonly:
         raise TypeError("the buffer is read-only")
     kind: Any = {"B": c.c_uint8, "f": c.c_float}[item]
-    if item == "f" and view.format != "f":
+    if item == "f" and view.format not in FLOAT_FORMATS:
         raise TypeError(f"the buffer has items of format {view.format!r}, not 'f'")
     return (kind * (view.nbytes // c.sizeof(kind))).from_buffer(view.cast("B")) if view.nbytes else None
 

@@ -1,5 +1,7 @@
 """Failures of libgrug as exceptions."""
 
+from typing import Any, Tuple
+
 from ._library import Error, lib
 
 
@@ -15,6 +17,10 @@ class GrugError(Exception):
         super().__init__(message)
         self.status = status
         self.name = lib.grug_status_name(status).decode()
+
+    def __reduce__(self) -> Tuple[Any, ...]:
+        # For pickle and copy, which would call the class with the message alone.
+        return type(self), (self.status, str(self.args[0])), self.__dict__
 
 
 class InvalidArgumentError(GrugError, ValueError):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Callable, Dict, List, Optional, Union
 
 from . import _library as L
-from ._buffers import Buffer, Text, borrow, sized
+from ._buffers import Buffer, Text, borrow, count, name_of, sized
 from ._errors import SPACE, NotFoundError, check
 from ._handle import Handle, using
 
@@ -129,8 +129,8 @@ class Model(Handle):
         hooks = _Hooks(log, progress)
         options = L.ModelOptions(
             size=c.sizeof(L.ModelOptions),
-            device=None if device is None else device.encode(),
-            n_threads=threads,
+            device=None if device is None else name_of("device", device.encode()),
+            n_threads=count("threads", threads, 32),
             flags=(0 if mmap else 1) | (2 if mlock else 0) | (4 if portable else 0) | (0 if self_check else 8),
             log=hooks.log,
             progress=hooks.progress,
@@ -142,7 +142,7 @@ class Model(Handle):
                 status = _lib.grug_model_load_buffer(data, size, 0, c.byref(options), c.byref(out), c.byref(error))
                 del keep
             else:
-                path = os.fsencode(source)
+                path = name_of("path", os.fsencode(source))
                 status = _lib.grug_model_load_file(path, c.byref(options), c.byref(out), c.byref(error))
         if hooks.raised is not None:
             raise hooks.raised
@@ -178,7 +178,7 @@ class Model(Handle):
         """Compresses bytes losslessly by what the model predicts, which must be loaded as portable. A shorter context is
         faster and compresses less."""
         address, size, keep = borrow(data)
-        options = L.SessionOptions(size=c.sizeof(L.SessionOptions), max_context=max_context)
+        options = L.SessionOptions(size=c.sizeof(L.SessionOptions), max_context=count("max_context", max_context))
         room, error = c.c_size_t(size + size // 64 + 64), L.Error()
         archive = c.create_string_buffer(room.value)
         with self._use() as model, using(cancel) as options.cancel:

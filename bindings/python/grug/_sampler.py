@@ -6,7 +6,7 @@ from array import array
 from typing import Any, FrozenSet, Mapping, Optional, Sequence, Tuple, Union
 
 from . import _library as L
-from ._buffers import Buffer, Text, borrow
+from ._buffers import FLOAT_FORMATS, Buffer, Text, borrow, count
 from ._errors import check
 from ._handle import Handle, using
 
@@ -78,18 +78,15 @@ class Sampler(Handle):
                 if not 0 <= byte < 256:
                     raise ValueError(f"bias: {byte} is no byte")
                 logits[byte] = value
-        for name, count in (("top_k", top_k), ("penalty_window", penalty_window)):
-            if not 0 <= count < 1 << 32:
-                raise ValueError(f"{name} = {count}: out of range")
         options = L.SamplerOptions(
             size=c.sizeof(L.SamplerOptions),
             seed=seed,
             temperature=temperature,
-            top_k=top_k,
+            top_k=count("top_k", top_k, 32),
             top_p=top_p,
             min_p=min_p,
             typical_p=typical_p,
-            penalty_window=penalty_window,
+            penalty_window=count("penalty_window", penalty_window, 32),
             repeat_penalty=repeat_penalty,
             frequency_penalty=frequency_penalty,
             presence_penalty=presence_penalty,
@@ -125,7 +122,7 @@ class Sampler(Handle):
         """Picks a byte from 256 logits of type float, which the caller may have edited."""
         error = L.Error()
         view = memoryview(logits)
-        if view.format != "f" or view.nbytes != 1024:
+        if view.format not in FLOAT_FORMATS or view.nbytes != 1024:
             raise TypeError("logits must be 256 numbers of type float")
         data, _, keep = borrow(view)
         with self._use() as sampler:

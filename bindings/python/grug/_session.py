@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from typing import Iterator, List, Optional, Sequence, Tuple, Union
 
 from . import _library as L
-from ._buffers import Buffer, Text, borrow, sized, writable
+from ._buffers import Buffer, Text, borrow, count, sized, writable
 from ._errors import GrugError, check, error_of
 from ._handle import Handle, using
 from ._model import Cancel, Model
@@ -45,15 +45,16 @@ class Session(Handle):
     ) -> None:
         options = L.SessionOptions(
             size=c.sizeof(L.SessionOptions),
-            max_context=max_context,
+            max_context=count("max_context", max_context),
             overflow=0 if slide else 1,
             flags=0 if drafts else 1,
         )
         out, error = c.c_void_p(), L.Error()
         with model._use() as pointer, using(cancel) as options.cancel:
+            keep = model._owner.keep  # of a model that is closed meanwhile it is gone after the call
             check(_lib.grug_session_new(pointer, c.byref(options), c.byref(out), c.byref(error)), error)
         assert out.value
-        super().__init__(out.value, _lib.grug_session_free, model._owner.keep)
+        super().__init__(out.value, _lib.grug_session_free, keep)
 
     @property
     def position(self) -> int:
@@ -118,6 +119,8 @@ class Session(Handle):
         chunk_bytes: int = 1,
     ) -> Iterator[bytes]:
         """Generates piece by piece, until something ends the text; ``max_bytes=None`` sets no limit."""
+        if chunk_bytes < 1 or (max_bytes is not None and max_bytes < 0):
+            raise ValueError(f"chunk_bytes = {chunk_bytes}, max_bytes = {max_bytes}: out of range")
         buffer = bytearray(chunk_bytes)
         left = max_bytes
         reason = Stop.CAPACITY
@@ -184,10 +187,11 @@ class Session(Handle):
         """An independent session at this position. It shares this one's token, unless it gets another one."""
         out, error = c.c_void_p(), L.Error()
         with self._use() as session:
+            keep = self._owner.keep
             check(_lib.grug_session_fork(session, c.byref(out), c.byref(error)), error)
         assert out.value
         fork = Session.__new__(Session)
-        Handle.__init__(fork, out.value, _lib.grug_session_free, self._owner.keep)
+        Handle.__init__(fork, out.value, _lib.grug_session_free, keep)
         if cancel is not None:
             fork.set_cancel(cancel)
         return fork
@@ -202,7 +206,7 @@ class Session(Handle):
         """Undoes the last ``n`` bytes, exactly; RewindError where that is too far."""
         error = L.Error()
         with self._use() as session:
-            check(_lib.grug_session_rewind(session, n, c.byref(error)), error)
+            check(_lib.grug_session_rewind(session, count("n", n), c.byref(error)), error)
 
     def save(self) -> bytes:
         """The session as bytes, for ``restore``."""

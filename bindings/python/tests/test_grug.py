@@ -1,11 +1,13 @@
 """python -m unittest, with GRUG_TEST_MODEL naming a small model with a context of 32 bytes, and GRUG_TEST_MODEL_END one
 with the end byte 10."""
 
+import ctypes
 import gc
 import json
 import logging
 import math
 import os
+import pickle
 import re
 import threading
 import unittest
@@ -57,6 +59,27 @@ class Models(unittest.TestCase):
         self.assertIn("temperature", str(caught.exception))
         with self.assertRaises(grug.DeviceError):
             grug.Model(MODEL, device="cuda:9")
+        # Another process gets what this one raised.
+        copy = pickle.loads(pickle.dumps(caught.exception))
+        self.assertEqual((type(copy), str(copy), copy.name), (type(caught.exception), str(caught.exception), copy.name))
+
+    def test_what_c_would_cut_is_refused(self):
+        model = grug.Model(MODEL)
+        session = grug.Session(model)
+        session.feed("hello")
+        for refused in (
+            lambda: grug.Model(f"{MODEL}\0.old"),
+            lambda: grug.Model(MODEL, device="cpu\0"),
+            lambda: grug.Model(MODEL, threads=-1),
+            lambda: grug.Model(MODEL, threads=(1 << 32) + 1),
+            lambda: grug.Session(model, max_context=1 << 64),
+            lambda: session.rewind((1 << 64) + 1),
+            lambda: session.generate(max_bytes=-1),
+            lambda: list(session.stream_bytes(max_bytes=5, chunk_bytes=0)),
+            lambda: model.compress(b"", max_context=-1),
+        ):
+            self.assertRaises(ValueError, refused)
+        self.assertEqual(session.position, 5)
 
     def test_what_no_byte_is_and_what_is_closed_is_refused(self):
         sampler, session, closed = warm(), grug.Session(grug.Model(MODEL)), grug.Cancel()
@@ -131,6 +154,10 @@ class Sessions(unittest.TestCase):
         total = session.score("score me", nats)
         self.assertTrue(all(n > 0 for n in nats))
         self.assertAlmostEqual(total, math.fsum(nats), places=3)
+        others = (ctypes.c_float * 8)()
+        session.reset()
+        self.assertEqual(session.score("score me", others), total)
+        self.assertEqual(list(others), list(nats))
         session.reset()
         self.assertEqual(session.score(b"score me"), total)
         self.assertEqual(session.score(b""), 0)
@@ -304,6 +331,26 @@ class Hooks(unittest.TestCase):
             session.fork().feed("the model is gone, its log is not")
         self.assertTrue(any("2 threads" in line for line in caught.output), caught.output)
         self.assertTrue(any(line.startswith("DEBUG:grug-test:session") for line in caught.output), caught.output)
+
+
+    def test_a_log_outlives_a_model_that_is_closed_while_a_session_is_made(self):
+        lines = []
+
+        class Closing(logging.Handler):
+            def emit(self, record):
+                lines.append(record.getMessage())
+                if lines[-1].startswith("session"):
+                    model.close()
+
+        log = logging.Logger("grug-test", logging.DEBUG)
+        log.addHandler(Closing())
+        model = grug.Model(MODEL, log=log, threads=1)
+        session = grug.Session(model, slide=False)
+        gc.collect()
+        session.feed(bytes(32))
+        del lines[:]
+        self.assertIsInstance(grug.next_batch([session])[0], grug.ContextFullError)
+        self.assertEqual(len(lines), 1)
 
 
 class Threads(unittest.TestCase):

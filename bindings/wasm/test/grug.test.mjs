@@ -60,6 +60,38 @@ test('errors have codes', async () => {
   await model.createSession().feed('a wrong call harms no other handle');
 });
 
+test('what would count as nothing is refused', async () => {
+  const session = model.createSession();
+  const refused = { code: 'GRUG_EINVAL', status: -1 };
+  for (const maxBytes of [1.5, -1, NaN]) await assert.rejects(session.generate({ maxBytes }), refused);
+  assert.throws(() => new Sampler({ seed: 1.5 }), refused);
+  await assert.rejects(model.decompress(new Uint8Array(9), { maxBytes: NaN }), refused);
+  new Sampler({ temperature: undefined, seed: undefined, bias: { length: 256, ...Array(256).fill(0) } });
+  // More than the module can count.
+  const huge = { headers: { 'content-length': `${2 ** 32 + 64}` } };
+  await assert.rejects(Model.load(new Response(await readFile(path), huge)), { code: 'GRUG_ENOMEM' });
+  await session.feed('and the module goes on');
+});
+
+test('bytes are those of the call, whatever becomes of them meanwhile', async () => {
+  const logits = [];
+  for (const change of [() => {}, (data) => data.fill(98), (data) => structuredClone(data, { transfer: [data.buffer] })]) {
+    const session = model.createSession();
+    const data = new Uint8Array(10_000).fill(97);
+    const fed = session.feed(data);
+    change(data);
+    await fed;
+    logits.push(await session.logits());
+  }
+  assert.deepEqual(logits[1], logits[0]);
+  assert.deepEqual(logits[2], logits[0]);
+});
+
+test('text keeps the mark that it begins with', async () => {
+  const sampler = new Sampler({ grammar: Grammar.regex('\\x{FEFF}a') });
+  assert.equal(await model.createSession().generate({ sampler }), '\uFEFFa');
+});
+
 // Each value is out of range for its field, so that the message tells which field it arrived in.
 test('every option of a sampler arrives in its field', () => {
   const wrong = { temperature: -1, topP: 2, minP: 2, typicalP: 2, repeatPenalty: -1, frequencyPenalty: NaN };
