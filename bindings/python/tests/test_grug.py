@@ -61,7 +61,7 @@ class Models(unittest.TestCase):
             grug.Model(MODEL, device="cuda:9")
         # Another process gets what this one raised.
         copy = pickle.loads(pickle.dumps(caught.exception))
-        self.assertEqual((type(copy), str(copy), copy.name), (type(caught.exception), str(caught.exception), copy.name))
+        self.assertEqual((type(copy), str(copy), copy.name), (type(caught.exception), str(caught.exception), caught.exception.name))
 
     def test_what_c_would_cut_is_refused(self):
         model = grug.Model(MODEL)
