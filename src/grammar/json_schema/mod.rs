@@ -131,8 +131,11 @@ fn literal(value: &Json) -> Expr {
 }
 
 fn is_of_type(value: &Json, name: &str) -> bool {
-    let own = value.type_name();
-    own == name || (own == "integer" && name == "number")
+    match value {
+        // 1.0 is one, too.
+        Json::Number(n) if name == "integer" => n.as_f64().is_some_and(|value| value.fract() == 0.0),
+        other => other.type_name() == name,
+    }
 }
 
 /// Whether the value of a keyword is a count, and which.
@@ -277,8 +280,9 @@ impl<'a> Builder<'a> {
             if schemas.len() > MAX_ONE_OF {
                 return Err(unsupported(place, format_args!("more than {MAX_ONE_OF} schemas; say anyOf")));
             }
-            for (i, a) in schemas.iter().enumerate() {
-                if let Some(j) = schemas[..i].iter().position(|b| !exclude_each_other(a, b)) {
+            let told: Vec<Told> = schemas.iter().map(Told::of).collect();
+            for (i, a) in told.iter().enumerate() {
+                if let Some(j) = told[..i].iter().position(|b| !a.excludes(b)) {
                     return Err(unsupported(
                         place,
                         format_args!("schemas {j} and {i} may both hold for one value; say anyOf"),
@@ -370,44 +374,49 @@ fn values<'a>(schema: &'a Json, place: &str) -> Result<Vec<&'a Json>> {
     };
     Ok(match (schema.get("const"), listed) {
         (Some(value), None) => vec![value],
-        (Some(value), Some(listed)) => listed.iter().filter(|other| *other == value).take(1).collect(),
+        (Some(value), Some(listed)) => {
+            let key = value.key();
+            listed.iter().filter(|other| other.key() == key).take(1).collect()
+        }
         (None, Some(listed)) => listed.iter().collect(),
         (None, None) => Vec::new(),
     })
 }
 
-/// Whether plainly no value fits both.
-fn exclude_each_other(a: &Json, b: &Json) -> bool {
-    // Equal values have equal texts here: 1 and 1.0 are one number.
-    let text = |value: &&Json| match value {
-        Json::Number(n) => format!("{:?}", n.as_f64()),
-        other => {
-            let mut text = String::new();
-            other.write(&mut text);
-            text
-        }
-    };
-    let fixed = |schema: &Json| -> Option<HashSet<String>> {
-        let has = schema.get("const").is_some() || schema.get("enum").is_some();
-        has.then(|| values(schema, "").map(|v| v.iter().map(text).collect()).unwrap_or_default())
-    };
-    if let (Some(a), Some(b)) = (fixed(a), fixed(b)) {
-        return a.is_disjoint(&b);
-    }
-    // A type that other keywords merely suggest excludes nothing.
-    let told = |schema: &Json| -> Option<HashSet<&'static str>> {
-        let names: Vec<&str> = match schema.get("type") {
-            Some(_) => types(schema, &[], "").ok()?,
+/// What a schema plainly tells of its values; `None` where it does not.
+struct Told {
+    /// The keys of fixed ones.
+    values: Option<HashSet<String>>,
+    types: Option<HashSet<&'static str>>,
+}
+
+impl Told {
+    fn of(schema: &Json) -> Told {
+        let fixed = values(schema, "").unwrap_or_default();
+        let is_fixed = schema.get("const").is_some() || schema.get("enum").is_some();
+        // A type that other keywords merely suggest excludes nothing.
+        let names: Option<Vec<&str>> = match schema.get("type") {
+            Some(_) => types(schema, &[], "").ok(),
             None => {
-                values(schema, "").ok().filter(|v| !v.is_empty())?.iter().map(|v| v.type_name()).collect()
+                Some(fixed.iter().map(|v| v.type_name()).collect()).filter(|names: &Vec<_>| !names.is_empty())
             }
         };
         // An integer is a number, and 1.0 is an integer.
         let known = |name: &str| KEYWORDS.iter().find(|(known, _)| *known == name).map(|(known, _)| *known);
-        let folded = names.iter().map(|name| known(if *name == "integer" { "number" } else { name }));
-        folded.collect()
-    };
-    matches!((told(a), told(b)), (Some(a), Some(b)) if a.is_disjoint(&b))
+        let folded = |name: &&str| known(if *name == "integer" { "number" } else { name });
+        Told {
+            values: is_fixed.then(|| fixed.iter().map(|value| value.key()).collect()),
+            types: names.and_then(|names| names.iter().map(folded).collect()),
+        }
+    }
+
+    /// Whether plainly no value fits both.
+    fn excludes(&self, other: &Told) -> bool {
+        if let (Some(a), Some(b)) = (&self.values, &other.values) {
+            return a.is_disjoint(b);
+        }
+        matches!((&self.types, &other.types), (Some(a), Some(b)) if a.is_disjoint(b))
+    }
 }
 
 fn integer(schema: &Json, place: &str) -> Result<Expr> {

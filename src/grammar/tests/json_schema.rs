@@ -162,6 +162,26 @@ fn integers_between_bounds_are_exactly_those() {
 }
 
 #[test]
+fn equal_numbers_are_one_value() {
+    let new = |schema: &str| Grammar::new(GrammarKind::JsonSchema, schema);
+    for (schema, text) in [
+        (r#"{"type":"integer","enum":[1.0,2]}"#, "1.0"),
+        (r#"{"type":"integer","const":-0.0}"#, "-0.0"),
+        (r#"{"const":1,"enum":["a",1.0]}"#, "1.0"),
+        (r#"{"const":{"a":[1],"b":2},"enum":[{"b":2.0,"a":[1]}]}"#, r#"{"b":2.0,"a":[1]}"#),
+        (r#"{"oneOf":[{"const":9007199254740992},{"const":9007199254740993}]}"#, "9007199254740993"),
+    ] {
+        assert!(new(schema).unwrap().matches(text.as_bytes()), "{schema}: {text}");
+    }
+    assert!(new(r#"{"const":9007199254740993,"enum":[9007199254740992,9007199254740992.0]}"#).is_err());
+    assert!(new(r#"{"type":"integer","enum":[1.5]}"#).is_err());
+    for (a, b) in [("0", "-0.0"), ("[1]", "[1.0]"), (r#"{"a":1,"b":2}"#, r#"{"b":2,"a":1}"#)] {
+        let error = new(&format!(r#"{{"oneOf":[{{"const":{a}}},{{"const":{b}}}]}}"#)).unwrap_err();
+        assert!(error.message().contains("may both hold"), "{a} {b}: {error}");
+    }
+}
+
+#[test]
 fn what_is_not_supported_is_named_with_its_place() {
     for (schema, expected) in [
         (r#"{"type":"string","format":"date"}"#, "#: the keyword \"format\""),
