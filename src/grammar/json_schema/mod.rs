@@ -433,18 +433,17 @@ fn integer(schema: &Json, place: &str) -> Result<Expr> {
             Some(_) => return Err(malformed(place, format_args!("{key:?} is not a number"))),
         };
         // The nearest integer within; numbers beyond 64 bits saturate, which the clamp below takes in.
-        let nearest = match (bound.as_i64(), bound.as_f64()) {
-            (Some(whole), _) => whole.saturating_add(if !exclusive {
-                0
-            } else if is_low {
-                1
-            } else {
-                -1
-            }),
-            (None, Some(real)) if is_low => (if exclusive { real.floor() + 1.0 } else { real.ceil() }) as i64,
-            (None, Some(real)) => (if exclusive { real.ceil() - 1.0 } else { real.floor() }) as i64,
+        let (mut nearest, is_whole) = match (bound.as_i64(), bound.as_f64()) {
+            (Some(whole), _) => (whole, true),
+            (None, Some(real)) => {
+                ((if is_low { real.ceil() } else { real.floor() }) as i64, real.fract() == 0.0)
+            }
             (None, None) => return Err(malformed(place, format_args!("{key:?} is not a number"))),
         };
+        if exclusive && is_whole {
+            // Among integers: of floating-point numbers, the next one may be more than one away.
+            nearest = nearest.saturating_add(if is_low { 1 } else { -1 });
+        }
         if is_low {
             low = low.max(nearest);
         } else {

@@ -182,6 +182,23 @@ fn equal_numbers_are_one_value() {
 }
 
 #[test]
+fn bounds_that_are_written_as_fractions_are_exact() {
+    let ten_to_17 = "100000000000000000";
+    for (bounds, yes, no) in [
+        (r#""exclusiveMinimum":1e17"#, "100000000000000001", ten_to_17),
+        (r#""exclusiveMaximum":1e17"#, "99999999999999999", ten_to_17),
+        (r#""minimum":1e17"#, ten_to_17, "99999999999999999"),
+        (r#""exclusiveMinimum":-2.5,"exclusiveMaximum":2.5"#, "-2", "-3"),
+        (r#""exclusiveMinimum":-2.0,"exclusiveMaximum":2.5"#, "2", "-2"),
+        (r#""minimum":-1e300,"exclusiveMaximum":1e300"#, ten_to_17, "1000000000000000000"),
+    ] {
+        let grammar = grammar(GrammarKind::JsonSchema, &format!(r#"{{"type":"integer",{bounds}}}"#));
+        assert!(grammar.matches(yes.as_bytes()), "{bounds}: {yes}");
+        assert!(!grammar.matches(no.as_bytes()), "{bounds}: {no}");
+    }
+}
+
+#[test]
 fn what_is_not_supported_is_named_with_its_place() {
     for (schema, expected) in [
         (r#"{"type":"string","format":"date"}"#, "#: the keyword \"format\""),
