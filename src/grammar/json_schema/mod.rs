@@ -150,6 +150,18 @@ fn count(schema: &Json, key: &str, place: &str) -> Result<Option<u32>> {
     }
 }
 
+/// A part of a URI as it is meant: `%` and two hexadecimal digits are a byte.
+fn percent_decoded(text: &str) -> String {
+    let (mut out, mut rest) = (Vec::new(), text.as_bytes());
+    while let [first, after @ ..] = rest {
+        let hex = after.get(..2).filter(|hex| *first == b'%' && hex.iter().all(u8::is_ascii_hexdigit));
+        let code = hex.and_then(|hex| u8::from_str_radix(std::str::from_utf8(hex).ok()?, 16).ok());
+        out.push(code.unwrap_or(*first));
+        rest = if code.is_some() { &after[2..] } else { after };
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
+
 impl<'a> Builder<'a> {
     fn add(&mut self, expr: Expr) -> usize {
         self.rules.push(expr);
@@ -168,6 +180,7 @@ impl<'a> Builder<'a> {
             pointer.strip_prefix('#').filter(|path| path.is_empty() || path.starts_with('/')).ok_or_else(
                 || unsupported(place, format_args!("$ref {pointer:?} is not to a place of this document")),
             )?;
+        let path = percent_decoded(path);
         let mut schema = self.root;
         for key in path.split('/').skip(1) {
             let key = key.replace("~1", "/").replace("~0", "~");

@@ -199,6 +199,14 @@ fn bounds_that_are_written_as_fractions_are_exact() {
 }
 
 #[test]
+fn references_are_parts_of_a_uri() {
+    for (reference, key) in [("a%20b", "a b"), ("%C3%A9%25", "é%"), ("a~1b~01", "a/b~1"), ("100%", "100%")] {
+        let schema = json!({"$ref": format!("#/$defs/{reference}"), "$defs": {key: {"type": "null"}}});
+        assert!(grammar(GrammarKind::JsonSchema, &schema.to_string()).matches(b"null"), "{schema}");
+    }
+}
+
+#[test]
 fn what_is_not_supported_is_named_with_its_place() {
     for (schema, expected) in [
         (r#"{"type":"string","format":"date"}"#, "#: the keyword \"format\""),
