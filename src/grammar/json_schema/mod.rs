@@ -7,7 +7,8 @@
 //! - `true`, `false`, `{}`; `type` (a name or several), `const`, `enum`, `anyOf`, `allOf` of one schema, `oneOf` where its
 //!   schemas plainly exclude each other (by type or by value), `$ref` to `#` or a place in the same document, recursive
 //!   too.
-//! - strings: `minLength`, `maxLength`, or `pattern` (Rust's `regex` syntax, found anywhere unless anchored).
+//! - strings: `minLength`, `maxLength`, or `pattern` (Rust's `regex` syntax, found anywhere unless anchored; `.`, `\d`, `\s`
+//!   and `\w` as in ECMAScript).
 //! - integers: `minimum`, `maximum`, `exclusiveMinimum`, `exclusiveMaximum`. Numbers of every kind have bounded digits.
 //! - arrays: `items`, `prefixItems`, `minItems`, `maxItems`.
 //! - objects: `properties`, `required`, `additionalProperties`.

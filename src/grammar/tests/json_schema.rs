@@ -207,6 +207,27 @@ fn references_are_parts_of_a_uri() {
 }
 
 #[test]
+fn classes_of_patterns_are_those_of_ecmascript() {
+    for (pattern, yes, no) in [
+        ("^\\d$", "7", "٣"),
+        ("^[^\\D]$", "7", "٣"),
+        ("^\\w$", "_", "é"),
+        ("^\\W$", "é", "a"),
+        ("^\\s$", "\u{FEFF}", "\u{85}"),
+        ("^.$", "\u{85}", "\u{2028}"),
+        ("^.$", "é", "\\r"),
+        ("^(?s:.)$", "\\r", ""),
+    ] {
+        let schema = json!({"type": "string", "pattern": pattern}).to_string();
+        let grammar = grammar(GrammarKind::JsonSchema, &schema);
+        assert!(grammar.matches(format!("\"{yes}\"").as_bytes()), "{pattern}: {yes:?}");
+        assert!(!grammar.matches(format!("\"{no}\"").as_bytes()), "{pattern}: {no:?}");
+    }
+    let bytes = r#"{"type":"string","pattern":"(?-u:.)"}"#;
+    assert_eq!(Grammar::new(GrammarKind::JsonSchema, bytes).unwrap_err().kind(), ErrorKind::Unsupported);
+}
+
+#[test]
 fn what_is_not_supported_is_named_with_its_place() {
     for (schema, expected) in [
         (r#"{"type":"string","format":"date"}"#, "#: the keyword \"format\""),
