@@ -231,7 +231,10 @@ impl<'a> Parser<'a> {
                 Some('{') => self.counts()?,
                 _ => return Ok(part),
             };
-            self.text.at += 1;
+            if self.text.next() == Some('}') {
+                // As the `regex` crate has it: blanks may stand before the mark of laziness here, and only here.
+                self.skip_space();
+            }
             self.text.take("?");
             part = Node::Repeat(Box::new(part), min, max);
         }
