@@ -15,6 +15,8 @@ use crate::error::{Error, Result};
 const MAX_CODE: usize = 1 << 18;
 /// Expressions that are compiled at most, each repetition counted.
 const MAX_WORK: usize = 1 << 20;
+/// Bytes that are placed at most, each time that an expression is compiled: many alternatives may share their places.
+const MAX_PLACED: usize = 1 << 23;
 
 /// A set of bytes: bit b % 64 of word b / 64.
 pub(super) type ByteSet = [u64; 4];
@@ -69,6 +71,7 @@ struct Compiler {
     /// The place of each byte instruction, so that equal ends of characters are shared.
     byte_places: HashMap<(u32, u32), u32>,
     work: usize,
+    placed: usize,
 }
 
 fn too_large() -> Error {
@@ -87,6 +90,10 @@ impl Compiler {
     }
 
     fn byte(&mut self, set: ByteSet, next: u32) -> Result<u32> {
+        self.placed += 1;
+        if self.placed > MAX_PLACED {
+            return Err(too_large());
+        }
         let number = *self.set_numbers.entry(set).or_insert_with(|| {
             self.sets.push(set);
             self.sets.len() as u32 - 1
@@ -197,6 +204,7 @@ impl Program {
             set_numbers: HashMap::new(),
             byte_places: HashMap::new(),
             work: 0,
+            placed: 0,
         };
         let entries =
             rules.list.iter().map(|rule| compiler.compile(rule, RETURN)).collect::<Result<Vec<_>>>()?;

@@ -61,12 +61,13 @@ impl Candidates {
         self.weights[byte as usize] = 0.0;
     }
 
-    /// Keeps the first bytes of this order until their sum reaches a part of all.
+    /// Keeps the first bytes of this order until their sum reaches a part of all; at least one.
     pub(super) fn keep_until(&mut self, part: f32, order: &[u8; VOCAB]) {
         let enough = part * self.total();
         let mut sum = 0.0;
         for &byte in order {
-            if sum >= enough {
+            // A tiny part of little may round to nothing.
+            if sum > 0.0 && sum >= enough {
                 self.remove(byte);
             } else {
                 sum += self.weight(byte);

@@ -71,7 +71,8 @@ impl Constraint {
         self.utf8.is_none_or(Utf8::at_boundary) && self.cursor.as_ref().is_none_or(Cursor::is_complete)
     }
 
-    /// Minus infinity for every byte that may not come next; `end_byte` may where the text may end.
+    /// Minus infinity for every byte that may not come next; `end_byte` may where the text may end, and elsewhere only
+    /// where nothing else may.
     pub(super) fn mask(&self, end_byte: Option<u8>, logits: &mut [f32; VOCAB]) {
         if self.is_free() {
             return;
@@ -80,6 +81,14 @@ impl Constraint {
         for (byte, logit) in logits.iter_mut().enumerate() {
             if !self.allows(byte as u8) && end != Some(byte as u8) {
                 *logit = f32::NEG_INFINITY;
+            }
+        }
+        // Generation stops after the end byte, which a class such as [^"] holds too: the text would be cut off.
+        if let Some(byte) = end_byte.filter(|_| end.is_none()) {
+            let is_other =
+                |(other, logit): (usize, &f32)| other != byte as usize && *logit != f32::NEG_INFINITY;
+            if logits.iter().enumerate().any(is_other) {
+                logits[byte as usize] = f32::NEG_INFINITY;
             }
         }
     }

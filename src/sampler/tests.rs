@@ -338,6 +338,43 @@ fn the_end_byte_may_come_where_the_text_may_end() {
 }
 
 #[test]
+fn the_end_byte_cuts_no_text_off() {
+    let mut logits = [0.0; VOCAB];
+    logits[0] = 100.0;
+    logits[usize::from(b'x')] = 50.0;
+    let mut sampler = Sampler::new(&with_grammar(GrammarKind::Regex, "\"[^\"]\"|\0a")).unwrap();
+    assert_eq!(sampler.choose(&logits, Some(0)).unwrap(), b'"');
+    // The class holds it, but the text would end in the midst.
+    assert_eq!(sampler.clone().choose(&logits, None).unwrap(), 0);
+    assert_eq!(sampler.choose(&logits, Some(0)).unwrap(), b'x');
+    assert_eq!(sampler.choose(&logits, Some(0)).unwrap(), b'"');
+    assert_eq!(sampler.choose(&logits, Some(0)).unwrap(), 0);
+    // Where nothing else may come, it may.
+    logits[usize::from(b'"')] = f32::NEG_INFINITY;
+    sampler.reset(0);
+    assert_eq!(sampler.choose(&logits, Some(0)).unwrap(), 0);
+    assert_eq!(sampler.choose(&logits, Some(0)).unwrap(), b'a');
+}
+
+#[test]
+fn the_tiniest_parts_keep_an_allowed_byte() {
+    let tiny = f32::from_bits(1);
+    // The likeliest byte is less typical than the many others, each of which has a little of the whole.
+    let logits = std::array::from_fn(|b| match b {
+        0..2 => f32::NEG_INFINITY,
+        2 => 5.0,
+        _ => 0.0,
+    });
+    let options = SamplerOptions { temperature: 1.0, typical_p: tiny, top_p: tiny, ..Default::default() };
+    for options in [options.clone(), SamplerOptions { min_p: 1.0, ..options }] {
+        for seed in 0..20 {
+            let mut sampler = Sampler::new(&SamplerOptions { seed, ..options.clone() }).unwrap();
+            assert!(sampler.pick(&logits).unwrap() >= 2);
+        }
+    }
+}
+
+#[test]
 fn absurd_numbers_still_choose_an_allowed_byte() {
     let mut options = SamplerOptions {
         temperature: 1e-30,

@@ -23,16 +23,40 @@ impl Json {
         }
     }
 
-    /// The name of its JSON Schema type; integers are told apart.
+    /// The name of its JSON Schema type; integers are numbers.
     pub(super) fn type_name(&self) -> &'static str {
         match self {
             Json::Null => "null",
             Json::Bool(_) => "boolean",
-            Json::Number(n) if n.is_f64() => "number",
-            Json::Number(_) => "integer",
+            Json::Number(_) => "number",
             Json::String(_) => "string",
             Json::Array(_) => "array",
             Json::Object(_) => "object",
+        }
+    }
+
+    /// A text that equal values share, and others do not: 1 and 1.0 are one number, and members have no order.
+    pub(super) fn key(&self) -> String {
+        match self {
+            Json::Number(n) => match n.as_f64().filter(|value| n.is_f64() && value.fract() == 0.0) {
+                // What is added makes -0 the other zero.
+                Some(whole) => format!("{:.0}", whole + 0.0),
+                None => n.to_string(),
+            },
+            Json::Array(items) => {
+                format!("[{}]", items.iter().map(Json::key).collect::<Vec<_>>().join(","))
+            }
+            Json::Object(members) => {
+                let mut members: Vec<String> =
+                    members.iter().map(|(key, value)| format!("{}:{}", quoted(key), value.key())).collect();
+                members.sort_unstable();
+                format!("{{{}}}", members.join(","))
+            }
+            other => {
+                let mut text = String::new();
+                other.write(&mut text);
+                text
+            }
         }
     }
 

@@ -7,7 +7,8 @@
 //! - `true`, `false`, `{}`; `type` (a name or several), `const`, `enum`, `anyOf`, `allOf` of one schema, `oneOf` where its
 //!   schemas plainly exclude each other (by type or by value), `$ref` to `#` or a place in the same document, recursive
 //!   too.
-//! - strings: `minLength`, `maxLength`, or `pattern` (Rust's `regex` syntax, found anywhere unless anchored).
+//! - strings: `minLength`, `maxLength`, or `pattern` (Rust's `regex` syntax, found anywhere unless anchored; `.`, `\d`, `\s`
+//!   and `\w` as in ECMAScript).
 //! - integers: `minimum`, `maximum`, `exclusiveMinimum`, `exclusiveMaximum`. Numbers of every kind have bounded digits.
 //! - arrays: `items`, `prefixItems`, `minItems`, `maxItems`.
 //! - objects: `properties`, `required`, `additionalProperties`.
@@ -131,8 +132,11 @@ fn literal(value: &Json) -> Expr {
 }
 
 fn is_of_type(value: &Json, name: &str) -> bool {
-    let own = value.type_name();
-    own == name || (own == "integer" && name == "number")
+    match value {
+        // 1.0 is one, too.
+        Json::Number(n) if name == "integer" => n.as_f64().is_some_and(|value| value.fract() == 0.0),
+        other => other.type_name() == name,
+    }
 }
 
 /// Whether the value of a keyword is a count, and which.
@@ -145,6 +149,18 @@ fn count(schema: &Json, key: &str, place: &str) -> Result<Option<u32>> {
         },
         Some(_) => Err(malformed(place, format_args!("{key:?} is not a number"))),
     }
+}
+
+/// A part of a URI as it is meant: `%` and two hexadecimal digits are a byte.
+fn percent_decoded(text: &str) -> String {
+    let (mut out, mut rest) = (Vec::new(), text.as_bytes());
+    while let [first, after @ ..] = rest {
+        let hex = after.get(..2).filter(|hex| *first == b'%' && hex.iter().all(u8::is_ascii_hexdigit));
+        let code = hex.and_then(|hex| u8::from_str_radix(std::str::from_utf8(hex).ok()?, 16).ok());
+        out.push(code.unwrap_or(*first));
+        rest = if code.is_some() { &after[2..] } else { after };
+    }
+    String::from_utf8_lossy(&out).into_owned()
 }
 
 impl<'a> Builder<'a> {
@@ -165,6 +181,7 @@ impl<'a> Builder<'a> {
             pointer.strip_prefix('#').filter(|path| path.is_empty() || path.starts_with('/')).ok_or_else(
                 || unsupported(place, format_args!("$ref {pointer:?} is not to a place of this document")),
             )?;
+        let path = percent_decoded(path);
         let mut schema = self.root;
         for key in path.split('/').skip(1) {
             let key = key.replace("~1", "/").replace("~0", "~");
@@ -277,8 +294,9 @@ impl<'a> Builder<'a> {
             if schemas.len() > MAX_ONE_OF {
                 return Err(unsupported(place, format_args!("more than {MAX_ONE_OF} schemas; say anyOf")));
             }
-            for (i, a) in schemas.iter().enumerate() {
-                if let Some(j) = schemas[..i].iter().position(|b| !exclude_each_other(a, b)) {
+            let told: Vec<Told> = schemas.iter().map(Told::of).collect();
+            for (i, a) in told.iter().enumerate() {
+                if let Some(j) = told[..i].iter().position(|b| !a.excludes(b)) {
                     return Err(unsupported(
                         place,
                         format_args!("schemas {j} and {i} may both hold for one value; say anyOf"),
@@ -370,44 +388,49 @@ fn values<'a>(schema: &'a Json, place: &str) -> Result<Vec<&'a Json>> {
     };
     Ok(match (schema.get("const"), listed) {
         (Some(value), None) => vec![value],
-        (Some(value), Some(listed)) => listed.iter().filter(|other| *other == value).take(1).collect(),
+        (Some(value), Some(listed)) => {
+            let key = value.key();
+            listed.iter().filter(|other| other.key() == key).take(1).collect()
+        }
         (None, Some(listed)) => listed.iter().collect(),
         (None, None) => Vec::new(),
     })
 }
 
-/// Whether plainly no value fits both.
-fn exclude_each_other(a: &Json, b: &Json) -> bool {
-    // Equal values have equal texts here: 1 and 1.0 are one number.
-    let text = |value: &&Json| match value {
-        Json::Number(n) => format!("{:?}", n.as_f64()),
-        other => {
-            let mut text = String::new();
-            other.write(&mut text);
-            text
-        }
-    };
-    let fixed = |schema: &Json| -> Option<HashSet<String>> {
-        let has = schema.get("const").is_some() || schema.get("enum").is_some();
-        has.then(|| values(schema, "").map(|v| v.iter().map(text).collect()).unwrap_or_default())
-    };
-    if let (Some(a), Some(b)) = (fixed(a), fixed(b)) {
-        return a.is_disjoint(&b);
-    }
-    // A type that other keywords merely suggest excludes nothing.
-    let told = |schema: &Json| -> Option<HashSet<&'static str>> {
-        let names: Vec<&str> = match schema.get("type") {
-            Some(_) => types(schema, &[], "").ok()?,
+/// What a schema plainly tells of its values; `None` where it does not.
+struct Told {
+    /// The keys of fixed ones.
+    values: Option<HashSet<String>>,
+    types: Option<HashSet<&'static str>>,
+}
+
+impl Told {
+    fn of(schema: &Json) -> Told {
+        let fixed = values(schema, "").unwrap_or_default();
+        let is_fixed = schema.get("const").is_some() || schema.get("enum").is_some();
+        // A type that other keywords merely suggest excludes nothing.
+        let names: Option<Vec<&str>> = match schema.get("type") {
+            Some(_) => types(schema, &[], "").ok(),
             None => {
-                values(schema, "").ok().filter(|v| !v.is_empty())?.iter().map(|v| v.type_name()).collect()
+                Some(fixed.iter().map(|v| v.type_name()).collect()).filter(|names: &Vec<_>| !names.is_empty())
             }
         };
         // An integer is a number, and 1.0 is an integer.
         let known = |name: &str| KEYWORDS.iter().find(|(known, _)| *known == name).map(|(known, _)| *known);
-        let folded = names.iter().map(|name| known(if *name == "integer" { "number" } else { name }));
-        folded.collect()
-    };
-    matches!((told(a), told(b)), (Some(a), Some(b)) if a.is_disjoint(&b))
+        let folded = |name: &&str| known(if *name == "integer" { "number" } else { name });
+        Told {
+            values: is_fixed.then(|| fixed.iter().map(|value| value.key()).collect()),
+            types: names.and_then(|names| names.iter().map(folded).collect()),
+        }
+    }
+
+    /// Whether plainly no value fits both.
+    fn excludes(&self, other: &Told) -> bool {
+        if let (Some(a), Some(b)) = (&self.values, &other.values) {
+            return a.is_disjoint(b);
+        }
+        matches!((&self.types, &other.types), (Some(a), Some(b)) if a.is_disjoint(b))
+    }
 }
 
 fn integer(schema: &Json, place: &str) -> Result<Expr> {
@@ -424,18 +447,17 @@ fn integer(schema: &Json, place: &str) -> Result<Expr> {
             Some(_) => return Err(malformed(place, format_args!("{key:?} is not a number"))),
         };
         // The nearest integer within; numbers beyond 64 bits saturate, which the clamp below takes in.
-        let nearest = match (bound.as_i64(), bound.as_f64()) {
-            (Some(whole), _) => whole.saturating_add(if !exclusive {
-                0
-            } else if is_low {
-                1
-            } else {
-                -1
-            }),
-            (None, Some(real)) if is_low => (if exclusive { real.floor() + 1.0 } else { real.ceil() }) as i64,
-            (None, Some(real)) => (if exclusive { real.ceil() - 1.0 } else { real.floor() }) as i64,
+        let (mut nearest, is_whole) = match (bound.as_i64(), bound.as_f64()) {
+            (Some(whole), _) => (whole, true),
+            (None, Some(real)) => {
+                ((if is_low { real.ceil() } else { real.floor() }) as i64, real.fract() == 0.0)
+            }
             (None, None) => return Err(malformed(place, format_args!("{key:?} is not a number"))),
         };
+        if exclusive && is_whole {
+            // Among integers: of floating-point numbers, the next one may be more than one away.
+            nearest = nearest.saturating_add(if is_low { 1 } else { -1 });
+        }
         if is_low {
             low = low.max(nearest);
         } else {

@@ -80,9 +80,10 @@ fn other_than(names: &[Vec<char>], depth: usize) -> Expr {
     Expr::Alt(parts)
 }
 
-/// A string in which the pattern is found: at its start after `^`, up to its end before `$`.
+/// A string in which the pattern is found: at its start after `^`, up to its end before `$`. JSON Schema's patterns are
+/// ECMAScript's, whose `\d` knows ASCII alone.
 pub(super) fn matching(pattern: &str) -> Result<Expr> {
-    Ok(in_quotes(escaped(&search(read(pattern)?)?)?))
+    Ok(in_quotes(escaped(&search(read(pattern, true)?)?)?))
 }
 
 fn search(node: Node) -> Result<Expr> {

@@ -35,19 +35,19 @@ pub(super) enum Node {
 
 /// Reads a regular expression for a whole text. Anchors are allowed where they say nothing new: at its ends.
 pub(super) fn parse(source: &str) -> Result<Rules> {
-    let expr = convert(read(source)?, true, true)?;
+    let expr = convert(read(source, false)?, true, true)?;
     Ok(Rules { list: vec![expr], root: 0 })
 }
 
-/// Reads a regular expression, anchors and all.
-pub(super) fn read(source: &str) -> Result<Node> {
+/// Reads a regular expression, anchors and all; `ecma`: `.`, `\d`, `\s` and `\w` mean what they do in ECMAScript.
+pub(super) fn read(source: &str, ecma: bool) -> Result<Node> {
     if source.len() > MAX_REGEX_BYTES {
         return Err(Error::format(format!(
             "regex: has {} bytes, at most {MAX_REGEX_BYTES} are read",
             source.len()
         )));
     }
-    parser::parse(source)
+    parser::parse(source, ecma)
 }
 
 /// `at_start`: nothing comes before; `at_end`: nothing comes after.

@@ -52,6 +52,8 @@ enum Escape {
 
 pub(super) struct Parser<'a> {
     text: Reader<'a>,
+    /// Whether `.`, `\d`, `\s` and `\w` mean what they do in ECMAScript.
+    ecma: bool,
     flags: Flags,
     depth: usize,
     /// Which characters differ by case alone, read where it is needed first.
@@ -60,11 +62,11 @@ pub(super) struct Parser<'a> {
     known: HashMap<String, Set>,
 }
 
-pub(super) fn parse(source: &str) -> Result<Node> {
+pub(super) fn parse(source: &str, ecma: bool) -> Result<Node> {
     let flags =
         Flags { any_case: false, lines: false, dot_is_all: false, crlf: false, unicode: true, spaced: false };
     let mut parser =
-        Parser { text: Reader::new(source), flags, depth: 0, cases: None, known: HashMap::new() };
+        Parser { text: Reader::new(source), ecma, flags, depth: 0, cases: None, known: HashMap::new() };
     let node = parser.alternatives()?;
     match parser.text.peek() {
         None => Ok(node),
@@ -229,7 +231,10 @@ impl<'a> Parser<'a> {
                 Some('{') => self.counts()?,
                 _ => return Ok(part),
             };
-            self.text.at += 1;
+            if self.text.next() == Some('}') {
+                // As the `regex` crate has it: blanks may stand before the mark of laziness here, and only here.
+                self.skip_space();
+            }
             self.text.take("?");
             part = Node::Repeat(Box::new(part), min, max);
         }
@@ -276,6 +281,7 @@ impl<'a> Parser<'a> {
     fn dot(&self) -> Expr {
         let none: &[u32] = match (self.flags.dot_is_all, self.flags.crlf) {
             (true, _) => &[],
+            _ if self.ecma && self.flags.unicode => &[0x0A, 0x0D, 0x2028, 0x2029],
             (false, true) => &[0x0A, 0x0D],
             (false, false) => &[0x0A],
         };
@@ -374,8 +380,13 @@ impl<'a> Parser<'a> {
 
     /// A class of the name `\d`, `\s` or `\w`.
     fn named(&mut self, name: char) -> Set {
-        if self.flags.unicode {
-            return self.known.entry(name.into()).or_insert_with(|| unicode::perl(name)).clone();
+        if self.flags.unicode && (!self.ecma || name == 's') {
+            let set = self.known.entry(name.into()).or_insert_with(|| unicode::perl(name)).clone();
+            if !self.ecma {
+                return set;
+            }
+            // The mark of byte order is a blank there, and the next line is none.
+            return set.difference(&Set::new(vec![(0x85, 0x85)])).union(Set::new(vec![(0xFEFF, 0xFEFF)]));
         }
         ascii_class(match name {
             'd' => "digit",

@@ -162,6 +162,72 @@ fn integers_between_bounds_are_exactly_those() {
 }
 
 #[test]
+fn equal_numbers_are_one_value() {
+    let new = |schema: &str| Grammar::new(GrammarKind::JsonSchema, schema);
+    for (schema, text) in [
+        (r#"{"type":"integer","enum":[1.0,2]}"#, "1.0"),
+        (r#"{"type":"integer","const":-0.0}"#, "-0.0"),
+        (r#"{"const":1,"enum":["a",1.0]}"#, "1.0"),
+        (r#"{"const":{"a":[1],"b":2},"enum":[{"b":2.0,"a":[1]}]}"#, r#"{"b":2.0,"a":[1]}"#),
+        (r#"{"oneOf":[{"const":9007199254740992},{"const":9007199254740993}]}"#, "9007199254740993"),
+    ] {
+        assert!(new(schema).unwrap().matches(text.as_bytes()), "{schema}: {text}");
+    }
+    assert!(new(r#"{"const":9007199254740993,"enum":[9007199254740992,9007199254740992.0]}"#).is_err());
+    assert!(new(r#"{"type":"integer","enum":[1.5]}"#).is_err());
+    for (a, b) in [("0", "-0.0"), ("[1]", "[1.0]"), (r#"{"a":1,"b":2}"#, r#"{"b":2,"a":1}"#)] {
+        let error = new(&format!(r#"{{"oneOf":[{{"const":{a}}},{{"const":{b}}}]}}"#)).unwrap_err();
+        assert!(error.message().contains("may both hold"), "{a} {b}: {error}");
+    }
+}
+
+#[test]
+fn bounds_that_are_written_as_fractions_are_exact() {
+    let ten_to_17 = "100000000000000000";
+    for (bounds, yes, no) in [
+        (r#""exclusiveMinimum":1e17"#, "100000000000000001", ten_to_17),
+        (r#""exclusiveMaximum":1e17"#, "99999999999999999", ten_to_17),
+        (r#""minimum":1e17"#, ten_to_17, "99999999999999999"),
+        (r#""exclusiveMinimum":-2.5,"exclusiveMaximum":2.5"#, "-2", "-3"),
+        (r#""exclusiveMinimum":-2.0,"exclusiveMaximum":2.5"#, "2", "-2"),
+        (r#""minimum":-1e300,"exclusiveMaximum":1e300"#, ten_to_17, "1000000000000000000"),
+    ] {
+        let grammar = grammar(GrammarKind::JsonSchema, &format!(r#"{{"type":"integer",{bounds}}}"#));
+        assert!(grammar.matches(yes.as_bytes()), "{bounds}: {yes}");
+        assert!(!grammar.matches(no.as_bytes()), "{bounds}: {no}");
+    }
+}
+
+#[test]
+fn references_are_parts_of_a_uri() {
+    for (reference, key) in [("a%20b", "a b"), ("%C3%A9%25", "é%"), ("a~1b~01", "a/b~1"), ("100%", "100%")] {
+        let schema = json!({"$ref": format!("#/$defs/{reference}"), "$defs": {key: {"type": "null"}}});
+        assert!(grammar(GrammarKind::JsonSchema, &schema.to_string()).matches(b"null"), "{schema}");
+    }
+}
+
+#[test]
+fn classes_of_patterns_are_those_of_ecmascript() {
+    for (pattern, yes, no) in [
+        ("^\\d$", "7", "٣"),
+        ("^[^\\D]$", "7", "٣"),
+        ("^\\w$", "_", "é"),
+        ("^\\W$", "é", "a"),
+        ("^\\s$", "\u{FEFF}", "\u{85}"),
+        ("^.$", "\u{85}", "\u{2028}"),
+        ("^.$", "é", "\\r"),
+        ("^(?s:.)$", "\\r", ""),
+    ] {
+        let schema = json!({"type": "string", "pattern": pattern}).to_string();
+        let grammar = grammar(GrammarKind::JsonSchema, &schema);
+        assert!(grammar.matches(format!("\"{yes}\"").as_bytes()), "{pattern}: {yes:?}");
+        assert!(!grammar.matches(format!("\"{no}\"").as_bytes()), "{pattern}: {no:?}");
+    }
+    let bytes = r#"{"type":"string","pattern":"(?-u:.)"}"#;
+    assert_eq!(Grammar::new(GrammarKind::JsonSchema, bytes).unwrap_err().kind(), ErrorKind::Unsupported);
+}
+
+#[test]
 fn what_is_not_supported_is_named_with_its_place() {
     for (schema, expected) in [
         (r#"{"type":"string","format":"date"}"#, "#: the keyword \"format\""),

@@ -58,6 +58,8 @@ fn sources_without_bound_are_refused_and_quickly() {
     // Small ones, each of many ranges.
     let patterns =
         format!("{{\"anyOf\":[{}]}}", vec![r#"{"type":"string","pattern":"\\w\\PL"}"#; 20_000].join(","));
+    // Few places that many alternatives share, again and again.
+    let shared = format!("root ::= ({}){{200}}", vec![format!("\"{}\"", "a".repeat(1000)); 1000].join("|"));
     let long_name = format!("root ::= \"{}\"", "x".repeat(900_000));
     for (kind, source) in [
         (GrammarKind::Regex, &*deep),
@@ -68,6 +70,7 @@ fn sources_without_bound_are_refused_and_quickly() {
         (GrammarKind::Gbnf, "root ::= (((\"\"{100000}){100000}){100000}){100000}"),
         (GrammarKind::Gbnf, &*format!("root ::= \"a\"{}", "*".repeat(100_000))),
         (GrammarKind::Gbnf, &long_name),
+        (GrammarKind::Gbnf, &shared),
         (GrammarKind::JsonSchema, &*patterns),
         (GrammarKind::JsonSchema, &*"[".repeat(100_000)),
         (GrammarKind::JsonSchema, &*"{\"items\":".repeat(100_000)),

@@ -103,6 +103,17 @@ fn errors_say_what_and_where() {
 }
 
 #[test]
+fn blanks_may_stand_before_the_laziness_of_a_count() {
+    for pattern in ["(?x)a{2} ?", "(?x)a{2} # c\n ?", "(?x)a{1,} ?", "(?x)a + ?", "a{2} ?", "(?x)a{2} ? ?"] {
+        let grammar = grammar(GrammarKind::Regex, pattern);
+        for text in ["", "a", "aa", "aaa", "aa "] {
+            let expected = reference(&pattern.replace("# c\n", "")).is_match(text.as_bytes());
+            assert_eq!(grammar.matches(text.as_bytes()), expected, "{pattern}: {text:?}");
+        }
+    }
+}
+
+#[test]
 fn characters_are_never_cut() {
     let grammar = grammar(GrammarKind::Regex, ".*");
     for seed in 0..200 {
