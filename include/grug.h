@@ -109,7 +109,10 @@ typedef struct grug_error {
  */
 #define GRUG_ABI_VERSION 2
 
-/** The ABI of the library that is running: compare its upper 16 bits with those of GRUG_ABI_VERSION. */
+/**
+ * The ABI of the library that is running: compare its upper 16 bits with those of GRUG_ABI_VERSION, and while they are 0
+ * all of it.
+ */
 GRUG_API uint32_t grug_abi_version(void);
 
 /** The release, such as "0.1.0"; static. */

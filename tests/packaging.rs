@@ -79,11 +79,13 @@ fn the_shared_library_has_its_soname_and_no_other_symbols() {
     }
     for prefix in prefixes() {
         let library = prefix.join("lib/libgrug.so");
-        assert_eq!(std::fs::read_link(&library).unwrap(), Path::new("libgrug.so.0"));
+        // Before 1.0 each ABI is another library.
+        let soname = format!("libgrug.so.0.{}", grug::ffi::library::GRUG_ABI_VERSION);
+        assert_eq!(std::fs::read_link(&library).unwrap(), Path::new(&soname));
         let version = format!("libgrug.so.{}", env!("CARGO_PKG_VERSION"));
-        assert_eq!(std::fs::read_link(prefix.join("lib/libgrug.so.0")).unwrap(), Path::new(&version));
+        assert_eq!(std::fs::read_link(prefix.join("lib").join(&soname)).unwrap(), Path::new(&version));
         let dynamic = String::from_utf8(run(Command::new("readelf").arg("-d").arg(&library)).stdout).unwrap();
-        assert!(dynamic.contains("Library soname: [libgrug.so.0]"), "{dynamic}");
+        assert!(dynamic.contains(&format!("Library soname: [{soname}]")), "{dynamic}");
         assert_eq!(exported(&library), declared());
     }
 }

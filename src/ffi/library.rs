@@ -14,7 +14,8 @@ const VERSION: &CStr = match CStr::from_bytes_with_nul(concat!(env!("CARGO_PKG_V
     Err(_) => unreachable!(),
 };
 
-/// The ABI of the library that is running: compare its upper 16 bits with those of GRUG_ABI_VERSION.
+/// The ABI of the library that is running: compare its upper 16 bits with those of GRUG_ABI_VERSION, and while they are 0
+/// all of it.
 #[unsafe(no_mangle)]
 pub extern "C" fn grug_abi_version() -> u32 {
     GRUG_ABI_VERSION
