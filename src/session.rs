@@ -110,30 +110,29 @@ impl std::fmt::Debug for Session {
     }
 }
 
+/// The bytes of context of a session of which so many are wanted; 0 = the model's.
+pub(crate) fn context_of(model: &Model, wanted: usize) -> Result<usize> {
+    let window = model.config().window_bytes();
+    match wanted {
+        0 => Ok(window),
+        wanted if wanted > window => {
+            Err(Error::invalid(format!("max_context = {wanted}: the model's context is {window} bytes")))
+        }
+        wanted if wanted < window && !model.config().is_causal() => Err(Error::new(
+            ErrorKind::Unsupported,
+            format!("max_context = {wanted}: this bidirectional model needs its window of {window} bytes"),
+        )),
+        1 if model.config().is_causal() && window > 1 => {
+            Err(Error::invalid("max_context = 1: at least 2 bytes are needed"))
+        }
+        wanted => Ok(wanted),
+    }
+}
+
 impl Session {
     /// An empty session. All the memory that it will use is taken here.
     pub fn new(model: &Model, options: &SessionOptions) -> Result<Session> {
-        let window = model.config().window_bytes();
-        let max_context = match options.max_context {
-            0 => window,
-            wanted if wanted > window => {
-                return Err(Error::invalid(format!(
-                    "max_context = {wanted}: the model's context is {window} bytes"
-                )));
-            }
-            wanted if wanted < window && !model.config().is_causal() => {
-                return Err(Error::new(
-                    ErrorKind::Unsupported,
-                    format!(
-                        "max_context = {wanted}: this bidirectional model needs its window of {window} bytes"
-                    ),
-                ));
-            }
-            1 if model.config().is_causal() && window > 1 => {
-                return Err(Error::invalid("max_context = 1: at least 2 bytes are needed"));
-            }
-            wanted => wanted,
-        };
+        let max_context = context_of(model, options.max_context)?;
         let engine = model.new_engine(max_context)?;
         Ok(Session {
             context: Context::new(max_context, engine.is_windowed()),
