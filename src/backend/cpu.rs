@@ -337,6 +337,7 @@ impl Engine for CpuEngine {
             }
             return Ok(());
         }
+        self.scratch.compute.check_fork()?;
         cancel.map_or(Ok(()), Cancel::check)?;
         nats[0] = surprise(self.logits(&context[..old], cancel)?, bytes[0]);
         self.drop_ahead();
