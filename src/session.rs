@@ -287,7 +287,7 @@ impl Session {
     /// Chooses the next byte and takes it in. Where the sampler's constraints let the text end, the model's end byte may
     /// come too. On an error no draw is used up.
     pub fn next(&mut self, sampler: &mut Sampler) -> Result<u8> {
-        self.check_room(1)?;
+        self.check_room_to_predict(1)?;
         self.cancel.as_ref().map_or(Ok(()), Cancel::check)?;
         let mut byte = [0];
         if self.run_ahead(sampler, &mut byte)? == 1 {
@@ -356,7 +356,7 @@ impl Session {
     /// cannot. They are not part of the context yet; all but the last are taken in.
     fn run_ahead(&mut self, sampler: &Sampler, out: &mut [u8]) -> Result<usize> {
         let Some(sampling) = sampler.on_device().filter(|_| self.engine.runs_ahead()) else { return Ok(0) };
-        self.check_room(1)?;
+        self.check_room_to_predict(1)?;
         self.start();
         // A causal context that is full predicts one more byte before it starts anew.
         let room = self.context.room().max(1);
@@ -389,7 +389,7 @@ impl Session {
         if bytes.is_empty() {
             return Ok(0.0);
         }
-        self.check_room(bytes.len())?;
+        self.check_room_to_predict(bytes.len())?;
         self.generated = 0;
         self.start();
         let mut total = 0.0;
@@ -429,6 +429,15 @@ impl Session {
             self.context.push(&[0]);
             self.started = true;
         }
+    }
+
+    /// As [`check_room`](Self::check_room), before a call that starts an empty session.
+    fn check_room_to_predict(&self, bytes: usize) -> Result<()> {
+        let starts = usize::from(self.context.total() == 0);
+        self.check_room(bytes.saturating_add(starts)).map_err(|e| match starts {
+            0 => e,
+            _ => e.at("with the byte 0 that an empty session begins with"),
+        })
     }
 
     /// Refuses bytes that would overflow, where that is an error.

@@ -60,7 +60,7 @@ impl Step<'_> {
     /// Everything that comes before the pass: afterwards the session has at most one byte to take in.
     fn prepare(&mut self) -> Result<()> {
         let session = &mut *self.session;
-        session.check_room(1)?;
+        if self.input.is_some() { session.check_room(1) } else { session.check_room_to_predict(1) }?;
         session.cancel.as_ref().map_or(Ok(()), |cancel| cancel.check())?;
         if self.input.is_none() {
             session.start();
