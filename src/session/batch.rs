@@ -41,8 +41,7 @@ pub fn next_batch(steps: &mut [Step<'_>], bytes: &mut [Result<u8>]) -> Result<()
     for (step, byte) in steps.iter_mut().zip(bytes).filter(|(_, byte)| byte.is_ok()) {
         *byte = match step.input {
             Some(input) => {
-                step.session.generated = 0;
-                step.session.append(&[input]);
+                step.session.append(&[input], false);
                 Ok(input)
             }
             None => step.session.next(step.sampler),
