@@ -26,7 +26,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::cancel::Cancel;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::Model;
-use crate::session::{Drafts, Overflow, Session, SessionOptions};
+use crate::session::{Drafts, Overflow, Session, SessionOptions, context_of};
 use coder::{Decoder, Encoder, Frequencies};
 
 const MAGIC: &[u8; 8] = b"GRUGARCH";
@@ -88,9 +88,13 @@ pub fn decompress(model: &Model, options: &SessionOptions, archive: &[u8]) -> Re
             ),
         ));
     }
+    let max_context = usize::try_from(header.max_context)
+        .ok()
+        .filter(|n| *n > 0 && context_of(model, *n).is_ok())
+        .ok_or_else(|| bad("its context is impossible for this model"))?;
     let bytes = match header.method {
         RAW => payload.to_vec(),
-        _ => decode(model, options.cancel.as_ref(), &header, payload)?,
+        _ => decode(model, max_context, options.cancel.as_ref(), header.len, payload)?,
     };
     if bytes.len() as u64 != header.len || xxh3_64(&bytes) != header.checksum {
         return Err(bad("its checksum is wrong: it was changed"));
@@ -173,17 +177,19 @@ fn predict(session: &mut Session) -> Result<Frequencies> {
     session.logits().map(Frequencies::from_logits)
 }
 
-fn decode(model: &Model, cancel: Option<&Cancel>, header: &Header, payload: &[u8]) -> Result<Vec<u8>> {
-    let max_context = usize::try_from(header.max_context)
-        .ok()
-        .filter(|n| (1..=model.config().window_bytes()).contains(n))
-        .ok_or_else(|| bad("its context is impossible for this model"))?;
+fn decode(
+    model: &Model,
+    max_context: usize,
+    cancel: Option<&Cancel>,
+    len: u64,
+    payload: &[u8],
+) -> Result<Vec<u8>> {
     let mut session = predictor(model, max_context, cancel)?;
     let mut decoder = Decoder::new(payload);
     // Several payloads decode to one text; only the one that its encoder writes is an archive.
     let mut encoder = Encoder::new();
     let mut bytes = Vec::new();
-    while (bytes.len() as u64) < header.len {
+    while (bytes.len() as u64) < len {
         let frequencies = predict(&mut session)?;
         let byte = decoder.decode(&frequencies);
         if decoder.is_past_end() {

@@ -100,8 +100,6 @@ pub struct Session {
     max_context: usize,
     /// Whether the session began with the implicit byte 0.
     started: bool,
-    /// How many of the last bytes were generated: stop sequences are looked for in them, across calls.
-    generated: u64,
 }
 
 impl std::fmt::Debug for Session {
@@ -110,30 +108,29 @@ impl std::fmt::Debug for Session {
     }
 }
 
+/// The bytes of context of a session of which so many are wanted; 0 = the model's.
+pub(crate) fn context_of(model: &Model, wanted: usize) -> Result<usize> {
+    let window = model.config().window_bytes();
+    match wanted {
+        0 => Ok(window),
+        wanted if wanted > window => {
+            Err(Error::invalid(format!("max_context = {wanted}: the model's context is {window} bytes")))
+        }
+        wanted if wanted < window && !model.config().is_causal() => Err(Error::new(
+            ErrorKind::Unsupported,
+            format!("max_context = {wanted}: this bidirectional model needs its window of {window} bytes"),
+        )),
+        1 if model.config().is_causal() && window > 1 => {
+            Err(Error::invalid("max_context = 1: at least 2 bytes are needed"))
+        }
+        wanted => Ok(wanted),
+    }
+}
+
 impl Session {
     /// An empty session. All the memory that it will use is taken here.
     pub fn new(model: &Model, options: &SessionOptions) -> Result<Session> {
-        let window = model.config().window_bytes();
-        let max_context = match options.max_context {
-            0 => window,
-            wanted if wanted > window => {
-                return Err(Error::invalid(format!(
-                    "max_context = {wanted}: the model's context is {window} bytes"
-                )));
-            }
-            wanted if wanted < window && !model.config().is_causal() => {
-                return Err(Error::new(
-                    ErrorKind::Unsupported,
-                    format!(
-                        "max_context = {wanted}: this bidirectional model needs its window of {window} bytes"
-                    ),
-                ));
-            }
-            1 if model.config().is_causal() && window > 1 => {
-                return Err(Error::invalid("max_context = 1: at least 2 bytes are needed"));
-            }
-            wanted => wanted,
-        };
+        let max_context = context_of(model, options.max_context)?;
         let engine = model.new_engine(max_context)?;
         Ok(Session {
             context: Context::new(max_context, engine.is_windowed()),
@@ -146,7 +143,6 @@ impl Session {
             taken: 0,
             max_context,
             started: false,
-            generated: 0,
         })
     }
 
@@ -163,7 +159,6 @@ impl Session {
             taken: self.taken,
             max_context: self.max_context,
             started: self.started,
-            generated: self.generated,
         })
     }
 
@@ -215,14 +210,12 @@ impl Session {
         }
         self.taken = 0;
         self.started = false;
-        self.generated = 0;
     }
 
     /// Takes in bytes. On an error the session holds exactly [`position`](Self::position) bytes and stays usable.
     pub fn feed(&mut self, bytes: &[u8]) -> Result<()> {
         self.check_room(bytes.len())?;
-        self.generated = 0;
-        self.append(bytes);
+        self.append(bytes, false);
         let result = self.catch_up();
         if result.is_err() {
             // What of these bytes did not get in was not consumed.
@@ -253,7 +246,6 @@ impl Session {
                 ),
             ));
         }
-        self.generated = self.generated.saturating_sub(n);
         Ok(())
     }
 
@@ -288,7 +280,7 @@ impl Session {
     /// Chooses the next byte and takes it in. Where the sampler's constraints let the text end, the model's end byte may
     /// come too. On an error no draw is used up.
     pub fn next(&mut self, sampler: &mut Sampler) -> Result<u8> {
-        self.check_room(1)?;
+        self.check_room_to_predict(1)?;
         self.cancel.as_ref().map_or(Ok(()), Cancel::check)?;
         let mut byte = [0];
         if self.run_ahead(sampler, &mut byte)? == 1 {
@@ -298,8 +290,7 @@ impl Session {
             byte[0] = sampler.choose(self.logits()?, end_byte)?;
         }
         // It passes through the model when the byte after it is asked for: a text's last byte costs nothing.
-        self.append(&byte);
-        self.generated += 1;
+        self.append(&byte, true);
         Ok(byte[0])
     }
 
@@ -327,8 +318,7 @@ impl Session {
             let ahead = self.run_ahead(sampler, &mut out[*n..])?;
             for i in 0..ahead.max(1) {
                 if ahead > 0 {
-                    self.append(&[out[*n]]);
-                    self.generated += 1;
+                    self.append(&[out[*n]], true);
                     sampler.count_draws(1);
                 } else {
                     out[*n] = self.next(sampler)?;
@@ -337,7 +327,7 @@ impl Session {
                 *n += 1;
                 let reason = if self.model.end_byte() == Some(byte) {
                     StopReason::EndByte
-                } else if stops.iter().any(|stop| self.has_generated(stop)) {
+                } else if stops.iter().any(|stop| self.context.has_generated(stop)) {
                     StopReason::Sequence
                 } else {
                     continue;
@@ -357,7 +347,7 @@ impl Session {
     /// cannot. They are not part of the context yet; all but the last are taken in.
     fn run_ahead(&mut self, sampler: &Sampler, out: &mut [u8]) -> Result<usize> {
         let Some(sampling) = sampler.on_device().filter(|_| self.engine.runs_ahead()) else { return Ok(0) };
-        self.check_room(1)?;
+        self.check_room_to_predict(1)?;
         self.start();
         // A causal context that is full predicts one more byte before it starts anew.
         let room = self.context.room().max(1);
@@ -390,8 +380,7 @@ impl Session {
         if bytes.is_empty() {
             return Ok(0.0);
         }
-        self.check_room(bytes.len())?;
-        self.generated = 0;
+        self.check_room_to_predict(bytes.len())?;
         self.start();
         let mut total = 0.0;
         let mut done = 0;
@@ -405,9 +394,9 @@ impl Session {
             if room == 0 {
                 // This byte is predicted from the full context, and then makes it slide.
                 buffer[0] = surprise(self.engine.logits(self.context.bytes(), self.cancel.as_ref())?, now[0]);
-                self.append(now);
+                self.append(now, false);
             } else {
-                self.context.push(now);
+                self.context.push(now, false);
                 let scores = &mut buffer[..n];
                 if let Err(error) = self.engine.score(self.context.bytes(), n, scores, self.cancel.as_ref()) {
                     self.take_back(n as u64);
@@ -427,9 +416,18 @@ impl Session {
     /// The implicit byte 0 of a session that is asked before it was fed.
     fn start(&mut self) {
         if self.context.total() == 0 {
-            self.context.push(&[0]);
+            self.context.push(&[0], false);
             self.started = true;
         }
+    }
+
+    /// As [`check_room`](Self::check_room), before a call that starts an empty session.
+    fn check_room_to_predict(&self, bytes: usize) -> Result<()> {
+        let starts = usize::from(self.context.total() == 0);
+        self.check_room(bytes.saturating_add(starts)).map_err(|e| match starts {
+            0 => e,
+            _ => e.at("with the byte 0 that an empty session begins with"),
+        })
     }
 
     /// Refuses bytes that would overflow, where that is an error.
@@ -444,16 +442,11 @@ impl Session {
         Ok(())
     }
 
-    /// Whether the last generated bytes are these.
-    fn has_generated(&self, stop: &[u8]) -> bool {
-        stop.len() as u64 <= self.generated && self.context.held().ends_with(stop)
-    }
-
     /// Adds bytes to the context, forgetting the oldest as they overflow. The engine gets them in
     /// [`catch_up`](Self::catch_up), so bytes that overflow again at once cost nothing.
-    fn append(&mut self, bytes: &[u8]) {
+    fn append(&mut self, bytes: &[u8], generated: bool) {
         let start = self.context.start();
-        self.context.push(bytes);
+        self.context.push(bytes, generated);
         self.follow(start);
     }
 

@@ -139,6 +139,24 @@ fn an_archive_that_promises_the_moon_ends_where_its_payload_does() {
 }
 
 #[test]
+fn a_context_that_no_archive_of_the_model_has_is_a_bad_archive() {
+    for (name, toml) in ALL {
+        let model = portable_model(toml, 1, 1);
+        let window = model.config().window_bytes() as u64;
+        for text in [&b"raw"[..], &expected_text(&model, 100)] {
+            let archive = compress(&model, &defaults(), text).unwrap();
+            let shorter = if model.config().is_causal() { 1 } else { window - 1 };
+            for context in [0, shorter, window + 1, u64::MAX] {
+                let mut changed = archive.clone();
+                changed[24..32].copy_from_slice(&context.to_le_bytes());
+                let error = decompress(&model, &defaults(), &changed).unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::Format, "{name}, {context}: {error}");
+            }
+        }
+    }
+}
+
+#[test]
 fn both_ways_can_be_canceled() {
     let model = portable_model(CAUSAL_PLAIN, 1, 1);
     let text = expected_text(&model, 60);

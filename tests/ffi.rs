@@ -14,9 +14,14 @@ use grug::manifest::ModelTensors;
 
 /// A model file in memory, as small as models get.
 fn model_file() -> Vec<u8> {
-    let toml = "context_bytes = 6\nembedding_dim = 2\nd_model = 2\nn_heads = 1\nn_layers = 1\nffn_multiplier = 1\n\
-                positions = \"rotary\"\n";
-    let config = ModelConfig::from_toml(toml).unwrap();
+    model_file_of("positions = \"rotary\"\n")
+}
+
+/// The same with these lines in its configuration.
+fn model_file_of(rest: &str) -> Vec<u8> {
+    let toml =
+        "context_bytes = 6\nembedding_dim = 2\nd_model = 2\nn_heads = 1\nn_layers = 1\nffn_multiplier = 1\n";
+    let config = ModelConfig::from_toml(&format!("{toml}{rest}")).unwrap();
     let mut header = serde_json::Map::new();
     header.insert(
         "__metadata__".into(),
@@ -149,6 +154,27 @@ fn what_a_model_is() {
             grug_model_get_metadata(model, c"none".as_ptr(), null_mut(), &mut len, &mut err),
             GRUG_ENOTFOUND
         );
+        grug_model_free(model);
+    }
+}
+
+#[test]
+fn a_model_with_fewer_positions_than_its_context_says_what_sessions_have() {
+    let file = model_file_of("attention = \"bidirectional\"\npositions = \"learned\"\nmax_positions = 4\n");
+    let (model, mut err) = (load(&file, GRUG_LOAD_COPY), fresh());
+    let mut info: grug_model_info = zeroed();
+    info.size = size_of::<grug_model_info>();
+    let mut options: grug_session_options = zeroed();
+    options.size = size_of::<grug_session_options>();
+    let mut session = null_mut();
+    // SAFETY: the arguments are as the header wants them, and every handle is freed once.
+    unsafe {
+        assert_eq!(grug_model_get_info(model, &mut info, &mut err), GRUG_OK);
+        assert_eq!((info.context_bytes, info.rewind_bytes), (4, 4));
+        options.max_context = info.context_bytes;
+        let status = grug_session_new(model, &options, &mut session, &mut err);
+        assert_eq!(status, GRUG_OK, "{}", message(&err));
+        grug_session_free(session);
         grug_model_free(model);
     }
 }

@@ -13,7 +13,7 @@ use native::{compile, have, model_files, root, run, scratch};
 use xxhash_rust::xxh3::xxh3_64;
 
 /// Small files of valid models whose sessions would take gigabytes: for their keys and values, or while they compute.
-const GREEDY: [(&str, &str); 3] = [
+const GREEDY: [(&str, &str); 6] = [
     (
         "causal",
         "context_bytes = 1048576\nembedding_dim = 4\nd_model = 8\nn_heads = 1\nn_layers = 200\n\
@@ -28,6 +28,23 @@ const GREEDY: [(&str, &str); 3] = [
         "scratch",
         "context_bytes = 1048576\nattention = \"bidirectional\"\nembedding_dim = 4\nd_model = 256\nn_heads = 64\n\
          n_kv_heads = 1\nn_layers = 1\nffn_multiplier = 1\npositions = \"sinusoidal\"\n",
+    ),
+    (
+        "feed-forward",
+        "context_bytes = 1048576\nattention = \"bidirectional\"\nembedding_dim = 2\nd_model = 2\nn_heads = 1\n\
+         n_layers = 1\nffn_multiplier = 65536\npositions = \"sinusoidal\"\n",
+    ),
+    (
+        "aggregated",
+        "context_bytes = 1048576\nattention = \"bidirectional\"\nembedding_dim = 2\nd_model = 2\nn_heads = 1\n\
+         n_layers = 1\nffn_multiplier = 1\npositions = \"sinusoidal\"\n\
+         aggregated_stream = { d_model = 2, n_layers = 1, kernel = 131072, stride = 1 }\n",
+    ),
+    (
+        "aggregated feed-forward",
+        "context_bytes = 1048576\nattention = \"bidirectional\"\nembedding_dim = 2\nd_model = 1\nn_heads = 1\n\
+         n_layers = 1\nffn_multiplier = 8192\npositions = \"sinusoidal\"\n\
+         aggregated_stream = { d_model = 4, n_layers = 1, kernel = 1, stride = 1 }\n",
     ),
 ];
 

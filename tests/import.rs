@@ -7,7 +7,7 @@ use std::io::Cursor;
 
 use grug::checkpoint::Checkpoint;
 use grug::config::Positions;
-use grug::error::Error;
+use grug::error::{Error, ErrorKind};
 use grug::import::pickle::{Pickle, Value};
 use grug::import::zip::ZipReader;
 use grug::import::{Generation, Imported, PublishedConfig, read_from, read_pth};
@@ -389,6 +389,8 @@ fn bombs_do_not_go_off() {
         memo.op(b'r').raw(&i.wrapping_mul(40_503).to_le_bytes());
     }
     refused(with(memo.op(b'.')), &["model_state_dict"]);
+    let mut memo = Pickler::new();
+    refused(with(memo.op(b'N').raw(&[0x94; 3_000_000])), &["more than 2097152 memo entries"]);
     // An OrderedDict made of one long list, again and again.
     let mut copies = Pickler::new();
     copies.op(b']').op(b'(');
@@ -400,6 +402,15 @@ fn bombs_do_not_go_off() {
         copies.op(b'h').op(2).op(b'h').op(1).op(b'R');
     }
     refused(with(&copies), &["entries in its lists and dicts"]);
+    // A tensor of many dimensions, again and again.
+    let mut tensors = Pickler::new();
+    tensors.global("torch._utils", "_rebuild_tensor_v2").op(b'q').op(1);
+    tensors.op(b'(').op(b'(').text("storage").global("torch", "FloatStorage").text("0").text("cpu").int(1);
+    tensors.op(b't').op(b'Q').int(0).ints(&[1; 8]).ints(&[1; 8]).op(b't').op(b'q').op(2);
+    for _ in 0..300_000 {
+        tensors.op(b'h').op(1).op(b'h').op(2).op(b'R').op(b'0');
+    }
+    refused(with(&tensors), &["entries in its lists and dicts"]);
     // A pickle longer than any, packed small.
     let mut packed = Pth::small();
     packed.deflate = true;
@@ -509,6 +520,18 @@ fn broken_archives_are_refused() {
     let mut zip = ZipReader::open(Cursor::new(overlapping.finish())).unwrap();
     assert_eq!(zip.read("a").unwrap(), [7; 1000]);
     assert!(zip.read("b").unwrap_err().message().contains("overlaps"));
+    // An entry where no file has bytes: what is wrong is the archive, not reading it.
+    let mut far = ZipWriter::default();
+    far.entry("x/data.pkl", b"", false);
+    far.directory[30..32].copy_from_slice(&12u16.to_le_bytes());
+    far.directory[42..46].fill(255);
+    far.directory.extend([&[1, 0, 8, 0], &[255; 8][..]].concat());
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("far.pth");
+    std::fs::write(&path, far.finish()).unwrap();
+    let error = read_pth(&path).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Format, "{error}");
+    assert!(error.message().contains("beyond"), "{error}");
     // One flipped bit in the numbers: the archive's checksum finds it.
     let mut flipped = whole.clone();
     let values = Pth::small().tensors["fc_out.weight"].bytes.clone();

@@ -131,6 +131,27 @@ fn a_full_context_is_an_error_where_asked_for() {
 }
 
 #[test]
+fn the_implicit_zero_of_an_empty_session_takes_its_place_in_the_context() {
+    for toml in [CAUSAL_PLAIN, common::BIDIRECTIONAL_PADDED] {
+        let model = random_model(toml);
+        let options = SessionOptions { overflow: Overflow::Error, ..Default::default() };
+        let mut session = Session::new(&model, &options).unwrap();
+        let bytes = some_bytes(model.config().window_bytes(), 1);
+        assert_eq!(session.score(&bytes, None).unwrap_err().kind(), ErrorKind::ContextFull);
+        assert_eq!(session.position(), 0);
+        // The refused call has not begun a stream: all of them fit where they are fed.
+        session.fork().unwrap().feed(&bytes).unwrap();
+        session.score(&bytes[1..], None).unwrap();
+        assert_eq!(session.next(&mut Sampler::greedy()).unwrap_err().kind(), ErrorKind::ContextFull);
+    }
+    let tiny = CAUSAL_PLAIN.replace("24", "1");
+    let options = SessionOptions { overflow: Overflow::Error, ..Default::default() };
+    let mut session = Session::new(&random_model(&tiny), &options).unwrap();
+    assert_eq!(session.next(&mut Sampler::greedy()).unwrap_err().kind(), ErrorKind::ContextFull);
+    session.logits().unwrap();
+}
+
+#[test]
 fn score_is_what_the_logits_say() {
     for (name, toml) in ALL {
         let mut session = session(toml);

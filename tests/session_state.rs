@@ -120,6 +120,84 @@ fn what_was_generated_is_undone_with_its_part_of_a_stop_sequence() {
 }
 
 #[test]
+fn what_was_fed_and_undone_leaves_stop_sequences_as_they_were() {
+    let model = random_model(CAUSAL_PLAIN);
+    let cancel = Cancel::new();
+    let options = SessionOptions { cancel: Some(cancel.clone()), ..Default::default() };
+    let text = {
+        let mut session = session_of(&model);
+        session.feed(b"abcdef").unwrap();
+        write(&mut session, 1, 6)
+    };
+    let meanwhile: [fn(&mut Session, &Cancel); 5] = [
+        |session, _| session.feed(b"").unwrap(),
+        |session, _| {
+            session.feed(b"xyz").unwrap();
+            session.rewind(3).unwrap();
+        },
+        |session, _| {
+            session.score(b"xyz", None).unwrap();
+            let mut fork = session.fork().unwrap();
+            fork.rewind(3).unwrap();
+            *session = fork;
+        },
+        |session, cancel| {
+            cancel.trigger();
+            session.feed(b"xyz").unwrap_err();
+            session.score(b"xyz", None).unwrap_err();
+            cancel.reset();
+        },
+        |session, _| {
+            let (state, model) = (session.save(), session.model().clone());
+            *session = session_of(&model);
+            session.restore(&state).unwrap();
+        },
+    ];
+    for (i, meanwhile) in meanwhile.iter().enumerate() {
+        let mut session = Session::new(&model, &options).unwrap();
+        session.feed(b"abcdef").unwrap();
+        let mut generator = sampler(1);
+        let (mut out, mut n) = ([0; 8], 0);
+        session.generate(&mut generator, &[], &mut out[..3], &mut n).unwrap();
+        meanwhile(&mut session, &cancel);
+        let reason = session.generate(&mut generator, &[&text[1..4]], &mut out, &mut n).unwrap();
+        assert_eq!((reason, &out[..n]), (StopReason::Sequence, &text[3..4]), "{i}");
+    }
+    // What was fed and is still there does not count.
+    let mut session = session_of(&model);
+    session.feed(b"abcdef").unwrap();
+    let mut generator = sampler(1);
+    (0..3).for_each(|_| _ = session.next(&mut generator).unwrap());
+    session.feed(b"x").unwrap();
+    let byte = session.fork().unwrap().next(&mut generator.clone()).unwrap();
+    let (mut out, mut n) = ([0; 1], 0);
+    let reason = session.generate(&mut generator, &[&[b'x', byte]], &mut out, &mut n).unwrap();
+    assert_eq!((reason, out), (StopReason::Capacity, [byte]));
+}
+
+#[test]
+fn a_cancelled_feed_takes_nothing_from_how_far_rewinding_works() {
+    let toml = "context_bytes = 1024\nembedding_dim = 4\nd_model = 4\nn_heads = 1\nn_layers = 1\n\
+        positions = \"rotary\"\nffn_multiplier = 1\n";
+    let model = random_model(toml);
+    let cancel = Cancel::new();
+    let options = SessionOptions { cancel: Some(cancel.clone()), ..Default::default() };
+    for first in (1000..5000).step_by(190) {
+        for more in [1, 300, 1000, 1024, 4000] {
+            let mut session = Session::new(&model, &options).unwrap();
+            session.feed(&some_bytes(first, 1)).unwrap();
+            session.feed(&some_bytes(1024, 2)).unwrap();
+            cancel.trigger();
+            assert_eq!(session.feed(&some_bytes(more, 3)).unwrap_err().kind(), ErrorKind::Canceled);
+            cancel.reset();
+            let position = session.position();
+            session.rewind(1024).unwrap_or_else(|e| panic!("{first} {more}: {e}"));
+            assert_eq!(session.position(), position - 1024);
+        }
+    }
+}
+
+#[test]
 fn saving_and_restoring_continues_the_stream() {
     for (name, toml) in ALL {
         let model = random_model(toml);

@@ -11,7 +11,7 @@ use super::{Engine, MAX_DRAFT, Others, surprise};
 use crate::cancel::Cancel;
 use crate::config::{ModelConfig, VOCAB};
 use crate::error::{Error, ErrorKind, Result};
-use crate::kernels::{Compute, attention_scratch_len};
+use crate::kernels::Compute;
 use crate::model::{
     BlockScratch, Chunk, CoarseScratch, ConvFrontend, ConvHistory, Graph, MAX_TOGETHER, Memory,
 };
@@ -83,16 +83,22 @@ impl CpuEngine {
         let frontend_len = conv.map_or(0, |conv| conv.scratch_len(rows));
         let stack_rows = if causal { rows } else { positions };
         let n_threads = graph.pool.n_threads();
-        // The rows of the stream and those of a block, about.
-        let rows_len = stack_rows.saturating_mul(6 * config.d_model);
-        let numbers = [arriving_len, frontend_len, rows_len, attention_scratch_len(n_threads, positions)];
+        let stack = &graph.streams.bytes;
+        let aggregated = graph.streams.aggregated.as_ref();
+        let numbers = [
+            arriving_len,
+            frontend_len,
+            stack_rows.saturating_mul(config.d_model),
+            stack.scratch_len(n_threads, stack_rows, positions),
+            aggregated.map_or(0, |agg| agg.scratch_len(n_threads, stack_rows, positions)),
+            // Quantized, a number takes less than half the bytes.
+            stack_rows.max(rows).saturating_mul(graph.quantized_cols) / 2,
+        ];
         let room = numbers.into_iter().fold(0, usize::saturating_add).saturating_mul(size_of::<f32>());
         check_room(room)?;
         graph.first_layer(config);
-        let aggregated = graph.streams.aggregated.as_ref();
         let (coarse_memory, coarse_scratch) =
             aggregated.map(|agg| agg.new_state(n_threads, stack_rows, positions)).transpose()?.unzip();
-        let stack = &graph.streams.bytes;
         let result_rows = if causal { rows } else { 1 };
         Ok(CpuEngine {
             graph: graph.clone(),
@@ -337,6 +343,7 @@ impl Engine for CpuEngine {
             }
             return Ok(());
         }
+        self.scratch.compute.check_fork()?;
         cancel.map_or(Ok(()), Cancel::check)?;
         nats[0] = surprise(self.logits(&context[..old], cancel)?, bytes[0]);
         self.drop_ahead();

@@ -266,7 +266,7 @@ pub unsafe extern "C" fn grug_model_get_info(
             n_params: model.n_params(),
             weight_bytes: model.weight_bytes(),
             fingerprint: model.fingerprint(),
-            context_bytes: config.context_bytes as u64,
+            context_bytes: config.window_bytes() as u64,
             state_bytes: model.saved_session_bytes(),
             rewind_bytes: model.rewind_bytes(),
             embedding_dim: config.output_dim() as u32,

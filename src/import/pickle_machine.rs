@@ -21,7 +21,7 @@ struct Machine<'a> {
     /// Where the current opcode stands, for messages.
     op_at: usize,
     values: Vec<Value<'a>>,
-    /// Entries of lists, tuples and dicts so far; they count against [`MAX_VALUES`] too.
+    /// Entries of lists, tuples and dicts and dimensions of tensors so far; they count against [`MAX_VALUES`] too.
     entries: usize,
     stack: Vec<Id>,
     /// Heights of the stack at which a MARK stands.
@@ -159,6 +159,9 @@ impl<'a> Machine<'a> {
     fn remember(&mut self, slot: u32) -> Result<()> {
         let id = self.top()?;
         self.memo.insert(slot, id);
+        if self.memo.len() > MAX_VALUES {
+            return Err(bad(format!("has more than {MAX_VALUES} memo entries")));
+        }
         Ok(())
     }
 
@@ -210,6 +213,7 @@ impl<'a> Machine<'a> {
         let Value::Storage(storage) = *self.get(storage) else {
             return Err(bad(format!("rebuilds a tensor from {}", self.get(storage).kind())));
         };
+        self.charge(self.items(size)?.len() + self.items(stride)?.len())?;
         let (size, stride) = (self.items(size)?, self.items(stride)?);
         if size.len() != stride.len() || size.len() > MAX_RANK {
             return Err(bad(format!(

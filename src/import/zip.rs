@@ -165,6 +165,9 @@ impl<R: Read + Seek> ZipReader<R> {
             Some(left) => left,
             None => return refuse("overlaps other entries: the file is too short for all of them".into()),
         };
+        if entry.offset > self.directory_start {
+            return refuse("lies beyond the table of contents".into());
+        }
         let local = read_at(&mut self.reader, entry.offset, LOCAL_LEN)?;
         let mut fields = Fields(&local);
         fields.signature(LOCAL_SIGNATURE, "entry")?;

@@ -32,6 +32,24 @@ pub(crate) struct BlockScratch {
 }
 
 impl BlockScratch {
+    /// Numbers in a row of `wide`.
+    fn widest(blocks: &[Block]) -> usize {
+        let wide = blocks.iter().map(|b| b.attention.qkv_width().max(b.feed_forward.hidden_width()));
+        wide.max().unwrap_or(0)
+    }
+
+    /// Numbers in the scratch that [`new`](Self::new) makes.
+    pub(crate) fn len(
+        blocks: &[Block],
+        width: usize,
+        n_threads: usize,
+        rows: usize,
+        positions: usize,
+    ) -> usize {
+        rows.saturating_mul(2 * width + BlockScratch::widest(blocks))
+            .saturating_add(attention_scratch_len(n_threads, positions))
+    }
+
     /// For `rows` rows that see `positions` positions.
     pub(crate) fn new(
         blocks: &[Block],
@@ -40,11 +58,10 @@ impl BlockScratch {
         rows: usize,
         positions: usize,
     ) -> Self {
-        let wide = blocks.iter().map(|b| b.attention.qkv_width().max(b.feed_forward.hidden_width()));
         BlockScratch {
             branch: vec![0.0; rows * width],
             mixed: vec![0.0; rows * width],
-            wide: vec![0.0; rows * wide.max().unwrap_or(0)],
+            wide: vec![0.0; rows * BlockScratch::widest(blocks)],
             scores: vec![0.0; attention_scratch_len(n_threads, positions)],
         }
     }

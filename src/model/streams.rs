@@ -63,6 +63,11 @@ impl Stack {
         BlockScratch::new(&self.blocks, self.width, n_threads, rows, positions)
     }
 
+    /// Numbers in that scratch.
+    pub(crate) fn scratch_len(&self, n_threads: usize, rows: usize, positions: usize) -> usize {
+        BlockScratch::len(&self.blocks, self.width, n_threads, rows, positions)
+    }
+
     /// The attention of the first block, where nothing stands before it but what is added for positions.
     pub(crate) fn first_attention(&self) -> Option<&Attention> {
         self.blocks
@@ -196,6 +201,22 @@ impl CoarseScratch {
 }
 
 impl Aggregated {
+    /// Coarse rows that `rows` arriving ones complete at most, and coarse positions of a context of `positions`.
+    fn coarse_len(&self, rows: usize, positions: usize) -> (usize, usize) {
+        if self.start.is_some() {
+            return (rows.div_ceil(self.conv.stride()), positions / self.conv.stride());
+        }
+        let len = self.conv.output_len(positions);
+        (len, len)
+    }
+
+    /// Numbers in the scratch that [`new_state`](Self::new_state) makes, about: those that grow with the context.
+    pub(crate) fn scratch_len(&self, n_threads: usize, rows: usize, positions: usize) -> usize {
+        let (rows, positions) = self.coarse_len(rows, positions);
+        let row = self.conv.patches_len(1) + self.stack.width;
+        rows.saturating_mul(row).saturating_add(self.stack.scratch_len(n_threads, rows, positions))
+    }
+
     /// Memory and scratch for a context whose frontend gives `positions` rows, of which at most `rows` arrive at once.
     pub(crate) fn new_state(
         &self,
@@ -204,9 +225,7 @@ impl Aggregated {
         positions: usize,
     ) -> Result<(CoarseMemory, CoarseScratch)> {
         let causal = self.start.is_some();
-        let coarse_positions =
-            if causal { positions / self.conv.stride() } else { self.conv.output_len(positions) };
-        let coarse_rows = if causal { rows.div_ceil(self.conv.stride()) } else { coarse_positions };
+        let (coarse_rows, coarse_positions) = self.coarse_len(rows, positions);
         let padded = if causal { (self.conv.kernel() - 1 + rows) * self.conv.inputs() } else { 0 };
         let of_causal =
             |needed, width| if causal { LastRows::new(needed, width) } else { LastRows::default() };

@@ -41,8 +41,7 @@ pub fn next_batch(steps: &mut [Step<'_>], bytes: &mut [Result<u8>]) -> Result<()
     for (step, byte) in steps.iter_mut().zip(bytes).filter(|(_, byte)| byte.is_ok()) {
         *byte = match step.input {
             Some(input) => {
-                step.session.generated = 0;
-                step.session.append(&[input]);
+                step.session.append(&[input], false);
                 Ok(input)
             }
             None => step.session.next(step.sampler),
@@ -60,7 +59,7 @@ impl Step<'_> {
     /// Everything that comes before the pass: afterwards the session has at most one byte to take in.
     fn prepare(&mut self) -> Result<()> {
         let session = &mut *self.session;
-        session.check_room(1)?;
+        if self.input.is_some() { session.check_room(1) } else { session.check_room_to_predict(1) }?;
         session.cancel.as_ref().map_or(Ok(()), |cancel| cancel.check())?;
         if self.input.is_none() {
             session.start();

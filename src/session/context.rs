@@ -10,6 +10,8 @@ use super::MAX_STOP_BYTES;
 pub(super) struct Context {
     /// The last bytes, at least `keep` of them where there were so many; the context is the end of this.
     held: Vec<u8>,
+    /// Of each of them, whether it was generated: stop sequences are looked for in those, across calls.
+    generated: Vec<bool>,
     /// Bytes of the whole stream, the implicit byte 0 included.
     total: u64,
     /// What the model sees at most.
@@ -20,7 +22,14 @@ pub(super) struct Context {
 
 impl Context {
     pub(super) fn new(max: usize, windowed: bool) -> Context {
-        Context { held: Vec::with_capacity(Context::keep(max) + max), total: 0, max, windowed }
+        let most = Context::keep(max) + max;
+        Context {
+            held: Vec::with_capacity(most),
+            generated: Vec::with_capacity(most),
+            total: 0,
+            max,
+            windowed,
+        }
     }
 
     /// How many bytes are held at least: going back `max` bytes leaves a whole context and any stop sequence.
@@ -32,6 +41,7 @@ impl Context {
     pub(super) fn fork(&self) -> Context {
         let mut copy = Context::new(self.max, self.windowed);
         copy.held.extend_from_slice(&self.held);
+        copy.generated.extend_from_slice(&self.generated);
         copy.total = self.total;
         copy
     }
@@ -64,6 +74,16 @@ impl Context {
         &self.held
     }
 
+    /// How many of the last bytes were generated, as far as they are held.
+    pub(super) fn generated(&self) -> usize {
+        self.generated.iter().rev().take_while(|generated| **generated).count()
+    }
+
+    /// Whether the last bytes are these, and were generated.
+    pub(super) fn has_generated(&self, bytes: &[u8]) -> bool {
+        self.held.ends_with(bytes) && self.generated[self.held.len() - bytes.len()..].iter().all(|g| *g)
+    }
+
     /// Bytes of the whole stream.
     pub(super) fn total(&self) -> u64 {
         self.total
@@ -76,19 +96,25 @@ impl Context {
 
     pub(super) fn clear(&mut self) {
         self.held.clear();
+        self.generated.clear();
         self.total = 0;
     }
 
     /// Adds bytes, and forgets the oldest where they no longer matter.
-    pub(super) fn push(&mut self, bytes: &[u8]) {
+    pub(super) fn push(&mut self, bytes: &[u8], generated: bool) {
         let keep = Context::keep(self.max);
+        let most = keep + self.max;
         self.total += bytes.len() as u64;
-        let bytes = &bytes[bytes.len().saturating_sub(keep)..];
-        if self.held.len() + bytes.len() > keep + self.max {
-            let old = keep - bytes.len();
-            self.held.drain(..self.held.len() - old.min(self.held.len()));
+        let bytes = &bytes[bytes.len().saturating_sub(most)..];
+        if self.held.len() + bytes.len() > most {
+            // A call that fails takes back up to a context of these, which leaves `keep` as well.
+            let old = (keep + bytes.len()).min(most) - bytes.len();
+            let forgotten = self.held.len() - old.min(self.held.len());
+            self.held.drain(..forgotten);
+            self.generated.drain(..forgotten);
         }
         self.held.extend_from_slice(bytes);
+        self.generated.resize(self.held.len(), generated);
     }
 
     /// Takes the last `n` bytes away. `false`, and nothing is changed, where the context before them is forgotten.
@@ -103,12 +129,13 @@ impl Context {
         }
         self.total = total;
         self.held.truncate(left);
+        self.generated.truncate(left);
         true
     }
 
-    /// Replaces everything by the end of a stream of `total` bytes. `false`, and nothing is changed, where `held` is
-    /// not what such a stream can hold.
-    pub(super) fn set(&mut self, total: u64, held: &[u8]) -> bool {
+    /// Replaces everything by the end of a stream of `total` bytes, the last `generated` of which were generated.
+    /// `false`, and nothing is changed, where `held` is not what such a stream can hold.
+    pub(super) fn set(&mut self, total: u64, held: &[u8], generated: u64) -> bool {
         let most = total.min((Context::keep(self.max) + self.max) as u64);
         if !(total - self.start_after(total)..=most).contains(&(held.len() as u64)) {
             return false;
@@ -116,6 +143,10 @@ impl Context {
         self.total = total;
         self.held.clear();
         self.held.extend_from_slice(held);
+        let fed = held.len() - generated.min(held.len() as u64) as usize;
+        self.generated.clear();
+        self.generated.resize(fed, false);
+        self.generated.resize(held.len(), true);
         true
     }
 }
@@ -144,7 +175,7 @@ mod tests {
                 let mut context = Context::new(max, windowed);
                 let mut n = 0;
                 for part in bytes.chunks(chunk) {
-                    context.push(part);
+                    context.push(part, n % 2 == 0);
                     n += part.len();
                     assert_eq!(
                         context.bytes(),
@@ -154,7 +185,7 @@ mod tests {
                     let back = (n * 31 % (max + 1)).min(n);
                     assert!(context.pop(back as u64));
                     assert_eq!(context.bytes(), by_definition(&bytes[..n - back], max, windowed));
-                    context.push(&bytes[n - back..n]);
+                    context.push(&bytes[n - back..n], false);
                     assert_eq!(context.total(), n as u64);
                 }
                 assert!(context.held.capacity() <= Context::keep(max) + max + 8);

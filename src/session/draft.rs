@@ -270,7 +270,7 @@ mod tests {
     /// A stream of these bytes.
     fn stream(bytes: &[u8]) -> Context {
         let mut context = Context::new(1000, false);
-        context.push(bytes);
+        context.push(bytes, false);
         context
     }
 
@@ -304,7 +304,7 @@ mod tests {
         assert_eq!(drafter.draft(&stream(b"abcabcabcabc")).bytes(), b"abcabcabcabcabc");
         // No longer than there is room for, in lengths that passes have.
         let mut full = Context::new(20, false);
-        full.push(b"abcabcabcabc");
+        full.push(b"abcabcabcabc", false);
         assert_eq!(drafter.draft(&full).bytes(), b"abcabca");
     }
 

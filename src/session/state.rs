@@ -16,7 +16,7 @@
 //!  16  8  the model's fingerprint
 //!  24  8  bytes of context of the session
 //!  32  8  position
-//!  40  8  how many of the last bytes were generated (for stop sequences)
+//!  40  8  how many of the last bytes were generated, of those held (for stop sequences)
 //!  48  8  number of held bytes
 //!  56  n  the held bytes
 //!   …  8  XXH3-64 of everything before
@@ -60,7 +60,7 @@ impl Session {
             self.model.fingerprint(),
             self.max_context as u64,
             self.position(),
-            self.generated,
+            self.context.generated() as u64,
             held.len() as u64,
         ] {
             out.extend_from_slice(&number.to_le_bytes());
@@ -132,7 +132,7 @@ impl Session {
         if generated > position {
             return Err(bad("more bytes were generated than it has"));
         }
-        if !self.context.set(total, &body[HEADER..]) {
+        if !self.context.set(total, &body[HEADER..], generated) {
             return Err(bad("holds a number of bytes that is impossible at its position"));
         }
         self.engine.clear();
@@ -141,7 +141,6 @@ impl Session {
         }
         self.taken = 0;
         self.started = started;
-        self.generated = generated;
         Ok(())
     }
 }
