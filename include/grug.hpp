@@ -444,11 +444,11 @@ public:
     /// Fills a buffer as read(2) does. Where it fails on the way, error::written() says how far it came.
     generated generate(std::uint8_t *buffer, std::size_t capacity, sampler &s,
                        const std::vector<bytes> &stops = std::vector<bytes>()) {
-        return generate(buffer, capacity, s.get(), stops);
+        return generate(buffer, capacity, s.get(), c_stops(stops));
     }
     /// The same, greedy.
     generated generate(std::uint8_t *buffer, std::size_t capacity) {
-        return generate(buffer, capacity, nullptr, std::vector<bytes>());
+        return generate(buffer, capacity, nullptr, std::vector<grug_bytes>());
     }
     /// Up to max_bytes bytes of text; less where a stop sequence or the end byte comes first.
     std::string generate(std::size_t max_bytes, sampler &s, const std::vector<bytes> &stops = std::vector<bytes>()) {
@@ -552,10 +552,6 @@ private:
     std::uint8_t next(grug_sampler *s) {
         grug_error e;
         return static_cast<std::uint8_t>(detail::check(grug_session_next(get(), s, &e), e));
-    }
-    generated generate(std::uint8_t *buffer, std::size_t capacity, grug_sampler *s,
-                       const std::vector<bytes> &stops) {
-        return generate(buffer, capacity, s, c_stops(stops));
     }
     generated generate(std::uint8_t *buffer, std::size_t capacity, grug_sampler *s,
                        const std::vector<grug_bytes> &stops) {
