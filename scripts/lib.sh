@@ -8,6 +8,11 @@ die() { printf '%s: %s\n' "$(basename "$0")" "$*" >&2; exit 1; }
 given() { case $1 in /*) printf '%s\n' "$1" ;; *) printf '%s\n' "$called_from/$1" ;; esac; }
 need() { command -v "$1" >/dev/null || die "needs $1: $2"; }
 
+# What is installed, packed or downloaded. LLVM makes larger what it takes into its callers: the kernels, where the time
+# goes, say themselves what is to be taken in, and for all else this is a fourteenth of the library, for no time in what
+# `grug bench` measures.
+small="-C llvm-args=-inline-threshold=20"
+
 # build_test_driver LIBRARY: the tests' CUDA driver, which runs the kernels on the processor. As tests/cuda/mod.rs does.
 build_test_driver() {
     "${CXX:-c++}" -std=c++17 -O2 -w -shared -fPIC -DGRUG_SHIM -Itests/cuda -Isrc/backend/cuda tests/cuda/driver.cpp -o "$1"
