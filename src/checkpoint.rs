@@ -479,6 +479,10 @@ pub fn write_atomically(
         _ => PathBuf::from("."),
     };
     let failed = |e| Error::io("writing", path, e);
+    // Renaming would put a file where a device or a pipe was: for root, also where /dev/null was.
+    if std::fs::metadata(path).is_ok_and(|found| !found.is_file()) {
+        return Err(Error::new(ErrorKind::Io, format!("writing {}: not a file", path.display())));
+    }
     let mut builder = tempfile::Builder::new();
     #[cfg(unix)]
     {

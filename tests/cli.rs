@@ -204,6 +204,20 @@ fn an_interrupt_ends_it_with_130() {
     assert_eq!(String::from_utf8_lossy(&output.stderr), "");
 }
 
+#[cfg(unix)]
+#[test]
+fn what_is_no_file_is_not_replaced_by_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = model("curved", folder.path());
+    // Stands for /dev/null, whose name root could give to a file.
+    let place = folder.path().join("device");
+    let _device = std::os::unix::net::UnixListener::bind(&place).unwrap();
+    for arguments in [["import", s(&fixture_pth("curved"))], ["quantize", s(&path)]] {
+        failure(arguments.iter().chain(&["-o", s(&place)]), 1, &["writing", "device", "not a file"]);
+        assert!(!std::fs::metadata(&place).unwrap().is_file());
+    }
+}
+
 #[test]
 fn wrong_usage_is_status_2() {
     failure([] as [&str; 0], 2, &["Usage"]);
