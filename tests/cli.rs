@@ -204,6 +204,47 @@ fn an_interrupt_ends_it_with_130() {
     assert_eq!(String::from_utf8_lossy(&output.stderr), "");
 }
 
+/// Sends a signal and says how the program ended.
+#[cfg(unix)]
+fn ended_by(signal: &str, mut child: std::process::Child) -> Option<i32> {
+    let status = Command::new("kill").args([signal, &child.id().to_string()]).status();
+    assert!(status.expect("this test needs the `kill` command").success());
+    for _ in 0..600 {
+        if let Some(status) = child.try_wait().unwrap() {
+            return status.code();
+        }
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    child.kill().unwrap();
+    panic!("it goes on after {signal}");
+}
+
+#[cfg(unix)]
+#[test]
+fn who_waits_for_input_or_a_reader_ends_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = model("curved", folder.path());
+    let long = folder.path().join("long.txt");
+    std::fs::write(&long, vec![b'a'; 1 << 18]).unwrap();
+    for signal in ["-INT", "-TERM"] {
+        let spawn = |arguments: &[&str]| {
+            grug().args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap()
+        };
+        let mut child = spawn(&["score", s(&path), "-"]);
+        // Once it has taken this in it is where it waits.
+        let mut stdin = child.stdin.take().unwrap();
+        stdin.write_all(&[b'a'; 1 << 16]).unwrap();
+        stdin.write_all(&[b'a'; 1 << 10]).unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        assert_eq!(ended_by(signal, child), Some(130), "{signal}");
+        // More than a pipe holds, of which its reader takes one byte.
+        let mut child = spawn(&["generate", s(&path), "--echo", "--prompt-file", s(&long)]);
+        let mut stdout = child.stdout.take().unwrap();
+        stdout.read_exact(&mut [0]).unwrap();
+        assert_eq!(ended_by(signal, child), Some(130), "{signal}");
+    }
+}
+
 #[cfg(unix)]
 #[test]
 fn what_is_no_file_is_not_replaced_by_one() {

@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::path::Path;
+use std::time::Duration;
 
 use grug::{Cancel, Error, ErrorKind};
 
@@ -57,16 +58,16 @@ pub fn is_stdin(path: &Path) -> bool {
     path.as_os_str() == "-"
 }
 
-/// A token that Ctrl-C triggers. A second Ctrl-C ends the program where it stands.
+/// A token that Ctrl-C triggers, and whatever else asks a program to end.
 pub fn cancel_on_interrupt() -> Cancel {
     let cancel = Cancel::new();
     let trigger = cancel.clone();
     // Without a handler the system's default is as good: it ends the program.
     let _ = ctrlc::set_handler(move || {
-        if trigger.is_triggered() {
-            std::process::exit(130);
-        }
         trigger.trigger();
+        // Who waits for input, or for a reader of the output, does not look at the token.
+        std::thread::sleep(Duration::from_secs(1));
+        std::process::exit(130);
     });
     cancel
 }
