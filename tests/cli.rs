@@ -245,6 +245,15 @@ fn who_waits_for_input_or_a_reader_ends_too() {
     }
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn the_status_is_right_where_nobody_can_be_told() {
+    let full = || std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let status = |arguments: &[&str]| grug().args(arguments).stderr(full()).status().unwrap().code();
+    assert_eq!(status(&["info", "no-such-file"]), Some(1));
+    assert_eq!(status(&["generate", "m", "--temperature=-1"]), Some(2));
+}
+
 #[cfg(unix)]
 #[test]
 fn what_is_no_file_is_not_replaced_by_one() {

@@ -56,12 +56,12 @@ fn main() -> ExitCode {
         // Whoever read our output has had enough: that is no failure.
         Ok(()) | Err(Failure::OutputClosed) => ExitCode::SUCCESS,
         Err(Failure::Usage(text)) => {
-            eprintln!("grug: {}", output::one_line(&text));
+            output::complain(&text);
             ExitCode::from(2)
         }
         Err(Failure::Error(error)) if error.kind() == ErrorKind::Canceled => ExitCode::from(130),
         Err(Failure::Error(error)) => {
-            eprintln!("grug: {}", output::one_line(error.message()));
+            output::complain(error.message());
             ExitCode::FAILURE
         }
     }

@@ -40,6 +40,11 @@ pub fn print(bytes: &[u8]) -> Outcome {
     })
 }
 
+/// Says on standard error what failed. Where nobody can be told, the exit status says it alone.
+pub fn complain(text: &str) {
+    let _ = writeln!(std::io::stderr(), "grug: {}", one_line(text));
+}
+
 /// A number with commas: 1,234,567.
 pub fn grouped(n: u64) -> String {
     let digits = n.to_string();
