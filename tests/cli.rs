@@ -280,6 +280,8 @@ fn wrong_usage_is_status_2() {
     failure(["generate", "m", "--prompt", "a", "-"], 2, &["--prompt"]);
     failure(["generate", "m", "--prompt", "a", "--prompt-file", "b"], 2, &["--prompt"]);
     failure(["generate", "m", "-n", "-3"], 2, &["-3"]);
+    failure(["generate", "m", "--stop", ""], 2, &["--stop has 0 bytes"]);
+    failure(["generate", "m", "--stop", &"a".repeat(257)], 2, &["--stop has 257 bytes"]);
     for subcommand in ["import", "info", "generate", "score"] {
         let help = String::from_utf8(success([subcommand, "--help"])).unwrap();
         assert!(help.contains("Usage: grug"), "{help}");

@@ -4,6 +4,7 @@ use std::io::Read;
 use std::path::PathBuf;
 
 use clap::Args;
+use grug::session::MAX_STOP_BYTES;
 use grug::{
     Error, ErrorKind, Model, ModelOptions, Sampler, SamplerOptions, Session, SessionOptions, StopReason,
 };
@@ -84,6 +85,12 @@ pub fn run(arguments: &Arguments) -> Outcome {
         ..Default::default()
     };
     let mut sampler = Sampler::new(&options).map_err(|e| Failure::Usage(e.message().into()))?;
+    if let Some(stop) = arguments.stop.iter().find(|stop| stop.is_empty() || stop.len() > MAX_STOP_BYTES) {
+        return Err(Failure::Usage(format!(
+            "--stop has {} bytes: 1 to {MAX_STOP_BYTES} are possible",
+            stop.len()
+        )));
+    }
     let prompt = prompt(arguments)?;
     let model_options =
         ModelOptions { n_threads: arguments.threads, device: arguments.device.clone(), ..Default::default() };
