@@ -247,6 +247,18 @@ fn who_waits_for_input_or_a_reader_ends_too() {
 
 #[cfg(target_os = "linux")]
 #[test]
+fn a_model_may_have_any_name() {
+    use std::os::unix::ffi::OsStrExt;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(OsStr::from_bytes(b"a\xff.safetensors"));
+    std::fs::rename(model("curved", folder.path()), &path).unwrap();
+    for arguments in [&["info"][..], &["generate", "-n", "3"], &["bench", "--rounds", "1"]] {
+        success(arguments.iter().map(OsStr::new).chain([path.as_os_str()]));
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
 fn the_status_is_right_where_nobody_can_be_told() {
     let full = || std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
     let status = |arguments: &[&str]| grug().args(arguments).stderr(full()).status().unwrap().code();

@@ -27,7 +27,7 @@ use crate::output::{Failure, Outcome, print};
 pub struct Arguments {
     /// A model file; or a yardstick with random weights: S (3.2M parameters), M (25M) or L (151M), causal; single (51M) or
     /// parallel (107M), bidirectional.
-    model: String,
+    model: PathBuf,
     /// Quantize the yardstick first: int8, int4, f16 or bf16.
     #[arg(long)]
     to: Option<Target>,
@@ -52,7 +52,7 @@ pub struct Arguments {
 const BATCH: usize = 8;
 
 /// The shape of GPT-2 with exact GELU, three sizes; and the published defaults, with a single and with parallel streams.
-fn yardstick(name: &str) -> Option<ModelConfig> {
+fn yardstick(name: &Path) -> Option<ModelConfig> {
     let gpt2 = |width: usize, layers: usize, context: usize| {
         format!(
             "context_bytes = {context}\nembedding_dim = {width}\nd_model = {width}\nn_heads = {}\n\
@@ -63,7 +63,7 @@ fn yardstick(name: &str) -> Option<ModelConfig> {
     let published = "context_bytes = 256\nattention = \"bidirectional\"\nembedding_dim = 512\nd_model = 1024\n\
                      n_heads = 16\nn_layers = 4\nnorm_first = false\npositions = \"sinusoidal\"\n\
                      pad_short_input = true\n";
-    let text = match name {
+    let text = match name.to_str()? {
         "S" => gpt2(256, 4, 512),
         "M" => gpt2(512, 8, 1024),
         "L" => gpt2(1024, 12, 1024),
@@ -179,7 +179,7 @@ pub fn run(arguments: &Arguments) -> Outcome {
     }
     let folder =
         tempfile::tempdir().map_err(|e| Error::new(ErrorKind::Io, format!("temporary folder: {e}")))?;
-    let mut path = PathBuf::from(&arguments.model);
+    let mut path = arguments.model.clone();
     if let Some(config) = yardstick(&arguments.model) {
         path = arguments.keep.clone().unwrap_or_else(|| folder.path().join("yardstick.safetensors"));
         write_yardstick(&config, arguments.to, &path)?;
@@ -227,7 +227,7 @@ pub fn run(arguments: &Arguments) -> Outcome {
     let limit = medians["read_rate"] / weight_bytes as f64;
     let mut text = format!(
         "{} on {} threads, {:.1} MB of weights, medians of {}\n",
-        arguments.model,
+        arguments.model.display(),
         model.n_threads(),
         weight_bytes as f64 / 1e6,
         arguments.rounds

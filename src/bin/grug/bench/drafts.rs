@@ -63,7 +63,7 @@ pub fn run(arguments: &Arguments, model: &Model, file: &Path) -> Outcome {
     }
     let mut out = format!(
         "{} on {} threads, {WRITTEN} bytes after {} of {}, medians of {}\n",
-        arguments.model,
+        arguments.model.display(),
         model.n_threads(),
         prompt.len(),
         file.display(),
