@@ -245,6 +245,20 @@ fn who_waits_for_input_or_a_reader_ends_too() {
     }
 }
 
+#[test]
+fn bench_measures_the_smallest_models() {
+    let folder = tempfile::tempdir().unwrap();
+    for context in [1, 2, 15] {
+        let path = folder.path().join(format!("{context}.safetensors"));
+        let config = grug::ModelConfig::from_toml(&format!(
+            "context_bytes = {context}\nembedding_dim = 4\nd_model = 4\nn_heads = 2\nn_layers = 1\npositions = \"rotary\""
+        ));
+        grug::init::write_initial_model(&path, &config.unwrap(), 1).unwrap();
+        let text = String::from_utf8(success(["bench", s(&path), "--rounds", "1"])).unwrap();
+        assert!(text.contains(&format!("of {context} bytes, ")), "{text}");
+    }
+}
+
 #[cfg(target_os = "linux")]
 #[test]
 fn a_model_may_have_any_name() {

@@ -199,7 +199,7 @@ pub fn run(arguments: &Arguments) -> Outcome {
     buffer.fill(1);
     // Enough bytes for some tenths of a second.
     let quick = decode_rate(&model, 0, 2)?;
-    let n = ((quick * 0.3) as usize).clamp(2, room / 8);
+    let n = ((quick * 0.3) as usize).clamp(2, (room / 8).max(2));
     let long_context = 384.min(room * 3 / 4);
     let prefill = 512.min(room);
 
