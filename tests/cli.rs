@@ -245,6 +245,28 @@ fn who_waits_for_input_or_a_reader_ends_too() {
     }
 }
 
+#[cfg(unix)]
+#[test]
+fn an_interrupted_bench_leaves_no_yardstick() {
+    let folder = tempfile::tempdir().unwrap();
+    let child = grug()
+        .args(["bench", "S", "--rounds", "1000"])
+        .env("TMPDIR", folder.path())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let files = |folder: &Path| -> Vec<PathBuf> {
+        std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect()
+    };
+    // A folder, and then a file in it.
+    while files(folder.path()).first().is_none_or(|folder| files(folder).is_empty()) {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    assert_eq!(ended_by("-INT", child), Some(130));
+    assert!(files(folder.path()).is_empty());
+}
+
 #[test]
 fn bench_measures_the_smallest_models() {
     let folder = tempfile::tempdir().unwrap();

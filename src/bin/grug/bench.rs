@@ -179,6 +179,12 @@ pub fn run(arguments: &Arguments) -> Outcome {
     }
     let folder =
         tempfile::tempdir().map_err(|e| Error::new(ErrorKind::Io, format!("temporary folder: {e}")))?;
+    // A yardstick may be large: whoever has waited enough shall not keep it.
+    let kept = folder.path().to_path_buf();
+    let _ = ctrlc::set_handler(move || {
+        let _ = std::fs::remove_dir_all(&kept);
+        std::process::exit(130);
+    });
     let mut path = arguments.model.clone();
     if let Some(config) = yardstick(&arguments.model) {
         path = arguments.keep.clone().unwrap_or_else(|| folder.path().join("yardstick.safetensors"));
