@@ -72,7 +72,7 @@ static grug_status feed_text(grug_session *session, const char *text, grug_error
     return grug_session_feed(session, (const uint8_t *)text, strlen(text), err);
 }
 
-/* Generates `bytes` bytes, or until something stops it; 0 = no end. */
+/* Generates `bytes` bytes, or until something stops it, such as a full disk; 0 = no end. */
 static grug_status stream(grug_session *session, grug_sampler *sampler, const char *stop, uint64_t bytes,
                           grug_error *err) {
     /* A byte at a time is what a reader sees at once; the library does not mind, and a larger buffer saves little. */
@@ -82,7 +82,7 @@ static grug_status stream(grug_session *session, grug_sampler *sampler, const ch
     grug_status status = GRUG_STOP_CAPACITY;
     stops[0].data = (const uint8_t *)stop;
     stops[0].len = stop ? strlen(stop) : 0;
-    while (status == GRUG_STOP_CAPACITY && (bytes == 0 || done < bytes)) {
+    while (status == GRUG_STOP_CAPACITY && (bytes == 0 || done < bytes) && !ferror(stdout)) {
         size_t n = 0;
         status = grug_session_generate(session, sampler, stops, stop ? 1 : 0, chunk, sizeof chunk, &n, err);
         fwrite(chunk, 1, n, stdout);
@@ -155,6 +155,10 @@ int main(int argc, char **argv) {
     grug_cancel_free(cancel);
     if (status < 0 && status != GRUG_ECANCELED) {
         fprintf(stderr, "generate: %s\n", err.message);
+        return 1;
+    }
+    if (fflush(stdout) != 0 || ferror(stdout)) {
+        fputs("generate: cannot write the output\n", stderr);
         return 1;
     }
     return status == GRUG_ECANCELED ? 130 : 0;

@@ -7,6 +7,7 @@
 #include <cstdlib>
 #include <exception>
 #include <iostream>
+#include <stdexcept>
 
 int main(int argc, char **argv) {
     if (argc < 2 || argv[1][0] == '-') {
@@ -28,7 +29,8 @@ int main(int argc, char **argv) {
             std::cout.write(reinterpret_cast<const char *>(piece.data()), static_cast<std::streamsize>(piece.size()));
             return static_cast<bool>(std::cout.flush());
         });
-        std::cout << '\n';
+        std::cout << std::endl;
+        if (!std::cout) throw std::runtime_error("cannot write the output");
     } catch (const std::exception &e) {
         std::cerr << "generate: " << e.what() << '\n';
         return 1;
