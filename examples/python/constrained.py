@@ -35,4 +35,4 @@ for seed in range(given.n):
     text = session.fork().generate(
         grug.Sampler(temperature=0.8, grammar=grammar, seed=seed), max_bytes=given.bytes
     )
-    print(text.decode())
+    print(text.decode(errors="replace"))  # the last character may be cut at so many bytes
