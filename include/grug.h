@@ -144,7 +144,7 @@ typedef struct grug_device {
     uint32_t index;
     /** For grug_model_options.device: "cpu", "cuda:0", "wgpu:0". */
     char name[112];
-    /** What it can do, separated by commas, such as "avx2" or "sm_90". */
+    /** What it can do, separated by commas, such as "sm_90" or "vulkan,discretegpu"; empty for the CPU. */
     char features[128];
     /** What its maker calls it. */
     char description[128];

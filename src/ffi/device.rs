@@ -31,7 +31,7 @@ pub struct grug_device {
     pub index: u32,
     /// For grug_model_options.device: "cpu", "cuda:0", "wgpu:0".
     pub name: [c_char; 112],
-    /// What it can do, separated by commas, such as "avx2" or "sm_90".
+    /// What it can do, separated by commas, such as "sm_90" or "vulkan,discretegpu"; empty for the CPU.
     pub features: [c_char; 128],
     /// What its maker calls it.
     pub description: [c_char; 128],
