@@ -436,6 +436,7 @@ fn a_failed_import_leaves_what_was_there() {
         std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     names.sort();
     assert_eq!(names, ["cut.pth", "empty.pth", "evil.pth", "good.pth", "noise.pth", "target.safetensors"]);
+    failure(["export", s(&good), "--gguf", "-o", s(&good)], 1, &["good.pth", "overwritten"]);
     // And a good one replaces what was there.
     success(["import", s(&good), "-o", s(&target)]);
     success(["info", s(&target)]);

@@ -6,7 +6,7 @@ use clap::Args;
 use grug::checkpoint::Checkpoint;
 use grug::gguf::{Kind, export};
 
-use crate::output::{Outcome, grouped, print};
+use crate::output::{Outcome, grouped, print, refuse_overwriting};
 
 /// Write a model in another program's format.
 ///
@@ -28,6 +28,7 @@ pub struct Arguments {
 }
 
 pub fn run(arguments: &Arguments) -> Outcome {
+    refuse_overwriting(&arguments.model, &arguments.output)?;
     let file = Checkpoint::open(&arguments.model)?;
     export(&file, arguments.to, &arguments.output).map_err(|e| e.in_file(&arguments.model))?;
     let len = std::fs::metadata(&arguments.output)

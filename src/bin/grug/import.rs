@@ -3,11 +3,10 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use grug::Error;
 use grug::import::read_pth;
 use grug::manifest::ModelTensors;
 
-use crate::output::{Outcome, grouped, print};
+use crate::output::{Outcome, grouped, print, refuse_overwriting};
 
 /// Turn a published PyTorch checkpoint (.pth) into a model file.
 ///
@@ -25,11 +24,7 @@ pub struct Arguments {
 
 pub fn run(arguments: &Arguments) -> Outcome {
     let Arguments { file, output } = arguments;
-    if let (Ok(from), Ok(to)) = (file.canonicalize(), output.canonicalize())
-        && from == to
-    {
-        return Err(Error::invalid("would be overwritten by the model made from it").in_file(file).into());
-    }
+    refuse_overwriting(file, output)?;
     let imported = read_pth(file)?;
     imported.save(output)?;
     let text = format!(

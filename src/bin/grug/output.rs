@@ -45,6 +45,16 @@ pub fn complain(text: &str) {
     let _ = writeln!(std::io::stderr(), "grug: {}", one_line(text));
 }
 
+/// Refuses to write over the file that is read, when the one cannot be made again from the other.
+pub fn refuse_overwriting(from: &Path, to: &Path) -> Outcome {
+    match (from.canonicalize(), to.canonicalize()) {
+        (Ok(a), Ok(b)) if a == b => {
+            Err(Error::invalid("would be overwritten by what is made of it").in_file(from).into())
+        }
+        _ => Ok(()),
+    }
+}
+
 /// A number with commas: 1,234,567.
 pub fn grouped(n: u64) -> String {
     let digits = n.to_string();
