@@ -372,7 +372,7 @@ impl Loop<'_, '_> {
         let Some(evaluation) = self.trainer.validate(self.stop)? else { return Ok(false) };
         let step = self.trainer.progress().step;
         if !evaluation.nats.is_finite() {
-            return Err(self.trainer.not_finite("validation", evaluation.nats));
+            return Err(self.trainer.not_finite("validation loss", evaluation.nats));
         }
         let (best, reduced) = self.trainer.note_validation(&evaluation);
         let (windows, seconds) = (self.trainer.validation_windows(), start.elapsed().as_secs_f64());
@@ -396,6 +396,7 @@ impl Loop<'_, '_> {
     fn save(&mut self) -> Result<()> {
         self.clock.pause();
         let step = self.trainer.progress().step;
+        self.trainer.check_weights()?;
         self.trainer.save_state(&self.files.state(step))?;
         self.saved_step = step;
         if !self.trainer.place().is_first() {
