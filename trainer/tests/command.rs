@@ -196,6 +196,23 @@ fn a_run_stopped_by_ctrl_c_goes_on_with_the_same_bits() {
     assert!(weights(whole.path()) == weights(parts.path()), "stopped after {stopped_at} steps");
 }
 
+/// As with `2>&1 | tee log`, where Ctrl-C ends tee as well.
+#[test]
+fn a_run_that_nobody_listens_to_goes_on() {
+    let folder = workplace();
+    let path = folder.path();
+    let settings = ["--set", "training.steps=30", "--set", "training.validate_every=5"];
+    let mut child = start(path, &settings);
+    drop(child.stderr.take());
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert_eq!(step_of_state(path), 30);
+    let mut child = start(path, &["--resume"]);
+    drop(child.stderr.take());
+    wait_for_step(path, &mut child, 33);
+    signal(&child, "-INT");
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
 /// A step of a million passes takes long enough for both signals to come within it.
 #[test]
 fn a_second_ctrl_c_stops_at_once() {

@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 use clap::{Parser, Subcommand};
 use grug::error::{Error, Result};
 
+use crate::telemetry::tell;
 use crate::torch;
 
 /// Trains GrugV3, byte-level language models, and tries them out.
@@ -92,10 +93,10 @@ fn stop_flag(what: &'static str) -> &'static AtomicBool {
                 }
                 std::process::exit(130);
             }
-            eprintln!("\n{what}; once more stops at once");
+            tell(format_args!("\n{what}; once more stops at once"));
         });
         if let Err(error) = installed {
-            eprintln!("warning: Ctrl-C will not save: {error}");
+            tell(format_args!("warning: Ctrl-C will not save: {error}"));
         }
     });
     &STOP
@@ -128,7 +129,7 @@ pub fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error}");
+            tell(format_args!("error: {error}"));
             ExitCode::FAILURE
         }
     }

@@ -11,7 +11,7 @@ use crate::config::{PRESETS, RunConfig};
 use crate::dataset::prepare::find_files;
 use crate::dataset::{Corpus, Layout};
 use crate::parallel::{Place, Ranks, Team};
-use crate::telemetry::{Plan, RunFolder};
+use crate::telemetry::{Plan, RunFolder, tell};
 use crate::torch;
 use crate::train::{Files, Outcome, train};
 
@@ -141,7 +141,7 @@ fn train_at(args: &Args, mut run: RunConfig, place: Place, local_rank: usize) ->
     let outcome = train(&run, &corpus, place, &files, args.resume, stop, console.observer())?;
     console.finish()?;
     match outcome {
-        Outcome::Stopped if is_first => eprintln!("stopped; --resume goes on"),
+        Outcome::Stopped if is_first => tell("stopped; --resume goes on"),
         Outcome::Finished | Outcome::StoppedEarly | Outcome::Stopped => {}
     }
     Ok(())
