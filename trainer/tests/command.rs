@@ -213,6 +213,20 @@ fn a_run_that_nobody_listens_to_goes_on() {
     assert_eq!(child.wait().unwrap().code(), Some(0));
 }
 
+#[test]
+fn a_run_under_nohup_outlives_its_terminal() {
+    let folder = workplace();
+    let path = folder.path();
+    let line = format!("trap '' HUP; exec '{}' {}", env!("CARGO_BIN_EXE_grug-trainer"), TRAIN.join(" "));
+    let mut child = Command::new("sh").current_dir(path).args(["-c", &line]).spawn().unwrap();
+    wait_for_step(path, &mut child, 3);
+    signal(&child, "-HUP");
+    let step = step_of_state(path);
+    wait_for_step(path, &mut child, step + 10);
+    signal(&child, "-TERM");
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
 /// A step of a million passes takes long enough for both signals to come within it.
 #[test]
 fn a_second_ctrl_c_stops_at_once() {

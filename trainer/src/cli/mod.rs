@@ -4,6 +4,7 @@ mod bench;
 mod console;
 mod eval;
 mod generate;
+mod hangup;
 mod import_config;
 mod lr_range;
 mod overfit;
@@ -76,13 +77,13 @@ impl DeviceArgs {
     }
 }
 
-/// Raised by the first Ctrl-C (or SIGTERM, or SIGHUP), which is answered by what it will do; the second one ends the
-/// program at once.
+/// Raised by the first Ctrl-C (or SIGTERM, or SIGHUP where it was not ignored), which is answered by what it will do; the
+/// second one ends the program at once.
 fn stop_flag(what: &'static str) -> &'static AtomicBool {
     static STOP: AtomicBool = AtomicBool::new(false);
     static INSTALLED: OnceLock<()> = OnceLock::new();
     INSTALLED.get_or_init(|| {
-        let installed = ctrlc::set_handler(move || {
+        let handler = move || {
             static FIRST: OnceLock<Instant> = OnceLock::new();
             let first = FIRST.get_or_init(Instant::now);
             if STOP.swap(true, Ordering::SeqCst) {
@@ -94,8 +95,8 @@ fn stop_flag(what: &'static str) -> &'static AtomicBool {
                 std::process::exit(130);
             }
             tell(format_args!("\n{what}; once more stops at once"));
-        });
-        if let Err(error) = installed {
+        };
+        if let Err(error) = hangup::kept(|| ctrlc::set_handler(handler)) {
             tell(format_args!("warning: Ctrl-C will not save: {error}"));
         }
     });
