@@ -304,6 +304,22 @@ fn a_full_disk_is_an_error_that_loses_nothing() {
     assert_eq!(code, Some(0), "{text}");
 }
 
+/// The state is written before the model: here there is no room for the second one.
+#[test]
+fn a_model_that_could_not_be_written_is_by_the_resumed_run() {
+    let folder = workplace();
+    let path = folder.path();
+    std::fs::create_dir_all(path.join("run/last.safetensors")).unwrap();
+    let settings = ["--set", "training.steps=4", "--set", "training.checkpoint_every=0"];
+    let (code, text) = run(path, &[&TRAIN[..], &settings].concat());
+    assert!(code == Some(1) && text.contains("last.safetensors"), "{text}");
+    assert_eq!(step_of_state(path), 4);
+    std::fs::remove_dir(path.join("run/last.safetensors")).unwrap();
+    let (code, text) = run(path, &[&TRAIN[..], &settings, &["--resume"]].concat());
+    assert_eq!(code, Some(0), "{text}");
+    assert_eq!(step_of_model(path), 4);
+}
+
 #[test]
 fn eval_and_generate_use_what_train_wrote() {
     let folder = workplace();

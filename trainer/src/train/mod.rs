@@ -20,6 +20,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+use grug::checkpoint::Checkpoint;
 use grug::error::{Error, ErrorKind, Result};
 use grug::sampler::{Sampler, SamplerOptions};
 
@@ -135,6 +136,7 @@ pub fn train(
         stop,
         observer: &mut *observer,
         clock,
+        resumed: resume,
         saved_step: first_step,
         skipped,
         profiler,
@@ -199,6 +201,8 @@ struct Loop<'a, 'b> {
     observer: &'a mut dyn Observer,
     clock: Clock,
     profiler: StepProfiler,
+    /// Whether it began with a checkpoint.
+    resumed: bool,
     /// The step of the last checkpoint.
     saved_step: u64,
     /// Steps that the guard skipped, as said so far.
@@ -232,6 +236,8 @@ impl Loop<'_, '_> {
         if self.run.guard.enabled && self.files.states()?.is_empty() {
             // Something to go back to.
             self.save()?;
+        } else if self.resumed && self.trainer.place().is_first() {
+            self.complete_models()?;
         }
         let total = self.trainer.total_steps();
         loop {
@@ -410,10 +416,25 @@ impl Loop<'_, '_> {
         if !doubtful && let Err(error) = self.files.prune(step, keep) {
             self.observer.note(step, &format!("old checkpoints stay: {error}"))?;
         }
-        self.trainer.save_model(&self.files.last)?;
-        if self.run.training.checkpoint_epochs && self.trainer.ends_epoch(step) {
-            self.trainer.save_model(&self.files.epoch(self.trainer.epoch()))?;
+        self.models().iter().try_for_each(|path| self.trainer.save_model(path))
+    }
+
+    /// The models of this step: the last one, and that of an epoch's end.
+    fn models(&self) -> Vec<PathBuf> {
+        let mut paths = vec![self.files.last.clone()];
+        if self.run.training.checkpoint_epochs && self.trainer.ends_epoch(self.trainer.progress().step) {
+            paths.push(self.files.epoch(self.trainer.epoch()));
         }
-        Ok(())
+        paths
+    }
+
+    /// Writes what models of this step are missing: the part of the run before may have ended after it saved its state.
+    fn complete_models(&self) -> Result<()> {
+        let step = self.trainer.progress().step.to_string();
+        let missing = |path: &&PathBuf| {
+            !Checkpoint::open(path)
+                .is_ok_and(|model| model.metadata().get("grug.training.step") == Some(&step))
+        };
+        self.models().iter().filter(missing).try_for_each(|path| self.trainer.save_model(path))
     }
 }
