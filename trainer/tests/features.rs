@@ -77,6 +77,21 @@ fn epochs_are_validated_and_each_leaves_a_model() {
     assert!(recorder.validations.iter().filter(|v| v.2).count() >= 2, "{:?}", recorder.validations);
 }
 
+/// Stopped after its last step, before its last validation.
+#[test]
+fn a_run_without_its_last_validation_is_not_finished() {
+    let _alone = alone();
+    let folder = tempfile::tempdir().unwrap();
+    let settings = ["training.steps=30", "training.validate_every=0"];
+    let (outcome, recorder, files) = go(folder.path(), &settings, false, Some(30));
+    assert_eq!((outcome, recorder.validations.len()), (Outcome::Stopped, 0));
+    for validations in [1, 0] {
+        let (outcome, recorder, _) = go(folder.path(), &settings, true, None);
+        assert_eq!((outcome, recorder.validations.len()), (Outcome::Finished, validations));
+        assert_eq!(files.newest_state().unwrap().0.progress.validated_step, Some(30));
+    }
+}
+
 #[test]
 fn a_run_goes_on_with_or_without_its_best_loss() {
     let _alone = alone();

@@ -246,7 +246,7 @@ impl Loop<'_, '_> {
             let gave_up = validated && self.gave_up();
             let every = self.run.training.checkpoint_every;
             let due = validated || (every > 0 && step.is_multiple_of(every));
-            if step > self.saved_step && (due || step >= total || self.stopped()) {
+            if validated || step > self.saved_step && (due || step >= total || self.stopped()) {
                 self.save()?;
             }
             if gave_up && step < total {
@@ -254,7 +254,8 @@ impl Loop<'_, '_> {
                 self.observer.note(step, &format!("stopping early: no better loss in {bad} validations"))?;
                 return Ok(Outcome::StoppedEarly);
             }
-            if step >= total {
+            let interrupted = self.stopped() && self.validation_due(step);
+            if step >= total && !interrupted {
                 return Ok(Outcome::Finished);
             }
             if self.stopped() {
