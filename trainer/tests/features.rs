@@ -77,6 +77,21 @@ fn epochs_are_validated_and_each_leaves_a_model() {
     assert!(recorder.validations.iter().filter(|v| v.2).count() >= 2, "{:?}", recorder.validations);
 }
 
+#[test]
+fn every_epoch_leaves_a_model_without_a_validation_too() {
+    let _alone = alone();
+    let folder = tempfile::tempdir().unwrap();
+    let settings = [
+        "training.epochs=2",
+        "training.steps=1000000",
+        "training.batch_size=7",
+        "training.validate_every=0",
+        "training.checkpoint_epochs=true",
+    ];
+    let (_, _, files) = go(folder.path(), &settings, false, None);
+    assert!(step_of(&files.epoch(1)) < step_of(&files.epoch(2)));
+}
+
 /// Stopped after its last step, before its last validation.
 #[test]
 fn a_run_without_its_last_validation_is_not_finished() {

@@ -245,7 +245,9 @@ impl Loop<'_, '_> {
             let validated = self.validation_due(step) && !self.stopped() && self.validate()?;
             let gave_up = validated && self.gave_up();
             let every = self.run.training.checkpoint_every;
-            let due = validated || (every > 0 && step.is_multiple_of(every));
+            let due = validated
+                || (every > 0 && step.is_multiple_of(every))
+                || (self.run.training.checkpoint_epochs && self.trainer.ends_epoch(step));
             if validated || step > self.saved_step && (due || step >= total || self.stopped()) {
                 self.save()?;
             }
