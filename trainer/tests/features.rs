@@ -108,6 +108,19 @@ fn a_run_without_its_last_validation_is_not_finished() {
 }
 
 #[test]
+fn a_run_that_is_stopped_before_its_first_step_can_be_resumed() {
+    let _alone = alone();
+    let folder = tempfile::tempdir().unwrap();
+    let (text, run) = (corpus(folder.path(), 6000), configuration(&["training.steps=3"]));
+    let files = Files::create(&folder.path().join("run")).unwrap();
+    let (stop, mut recorder) = (AtomicBool::new(true), Recorder::default());
+    let outcome = train(&run, &text, Device::Cpu, &files, false, &stop, &mut recorder).unwrap();
+    assert_eq!(outcome, Outcome::Stopped);
+    let (outcome, ..) = go(folder.path(), &["training.steps=3"], true, None);
+    assert_eq!(outcome, Outcome::Finished);
+}
+
+#[test]
 fn a_run_goes_on_with_or_without_its_best_loss() {
     let _alone = alone();
     for reset in [false, true] {

@@ -233,8 +233,8 @@ impl Loop<'_, '_> {
     }
 
     fn steps(&mut self) -> Result<Outcome> {
-        if self.run.guard.enabled && self.files.states()?.is_empty() {
-            // Something to go back to.
+        if (self.run.guard.enabled || self.stopped()) && self.files.states()?.is_empty() {
+            // Something to go back to, or on with.
             self.save()?;
         } else if self.resumed && self.trainer.place().is_first() {
             self.complete_models()?;
