@@ -321,6 +321,35 @@ fn a_model_that_could_not_be_written_is_by_the_resumed_run() {
 }
 
 #[test]
+fn text_that_is_not_utf8_is_refused_wherever_it_comes_from() {
+    let folder = workplace();
+    let path = folder.path();
+    std::fs::create_dir(path.join("texts")).unwrap();
+    for name in ["bad.txt", "texts/bad.txt"] {
+        std::fs::write(path.join(name), b"the grug \xff hunts. ".repeat(100)).unwrap();
+    }
+    let config = TINY.replace("prepared = \"corpus.bin\"", "");
+    std::fs::write(path.join("sources.toml"), config).unwrap();
+    for sources in ["data.sources=[\"bad.txt\"]", "data.sources=[\"texts\"]"] {
+        let args =
+            ["train", "sources.toml", "--device", "cpu", "--set", "training.steps=1", "--set", sources];
+        let loose = format!("name=n{}", sources.len());
+        let (code, text) = run(path, &[&args[..], &["--set", &loose]].concat());
+        assert_eq!(code, Some(0), "{text}");
+        // The prepared file is up to date now, and still not UTF-8.
+        let dir = format!("runs/n{}", sources.len());
+        std::fs::read_dir(path.join(&dir)).unwrap().map(|entry| entry.unwrap().path()).for_each(|file| {
+            if file.extension().is_some_and(|e| e == "safetensors") {
+                std::fs::remove_file(file).unwrap();
+            }
+        });
+        let (code, text) =
+            run(path, &[&args[..], &["--set", &loose, "--set", "data.strict_utf8=true"]].concat());
+        assert!(code == Some(1) && text.contains("not UTF-8 at byte 9"), "{text}");
+    }
+}
+
+#[test]
 fn eval_and_generate_use_what_train_wrote() {
     let folder = workplace();
     let path = folder.path();

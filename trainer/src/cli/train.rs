@@ -5,7 +5,7 @@ use std::rc::Rc;
 use grug::error::{Error, Result};
 
 use super::console::{Console, Silent, Watcher};
-use super::setup::{open_corpus, prepare_corpus};
+use super::setup::{open_corpus, open_prepared, prepare_corpus};
 use super::{DeviceArgs, stop_flag};
 use crate::config::{PRESETS, RunConfig};
 use crate::dataset::prepare::find_files;
@@ -132,7 +132,7 @@ fn train_at(args: &Args, mut run: RunConfig, place: Place, local_rank: usize) ->
                 prepare_corpus(&run)?;
             }
             team.meet()?;
-            let corpus = Corpus::open(&run.prepared_path())?;
+            let corpus = open_prepared(&run)?;
             team.agree(&format!("bytes in {}", corpus.path().display()), corpus.len())?;
             corpus
         }
