@@ -321,6 +321,17 @@ fn a_model_that_could_not_be_written_is_by_the_resumed_run() {
 }
 
 #[test]
+fn a_run_that_is_done_already_has_no_steps_left() {
+    let folder = workplace();
+    let path = folder.path();
+    for (steps, resume) in [("training.steps=4", &[][..]), ("training.steps=2", &["--resume"])] {
+        let (code, text) = run(path, &[&TRAIN[..], &["--set", steps], resume].concat());
+        assert_eq!(code, Some(0), "{text}");
+        assert!(resume.is_empty() || text.contains("parameters, 0 steps of"), "{text}");
+    }
+}
+
+#[test]
 fn text_that_is_not_utf8_is_refused_wherever_it_comes_from() {
     let folder = workplace();
     let path = folder.path();

@@ -85,7 +85,7 @@ impl Observer for Console {
             run.name,
             self.folder.path().display(),
             units::count(plan.parameters as f64),
-            plan.total_steps - first_step,
+            plan.total_steps.saturating_sub(first_step),
             plan.batch_size * plan.window_bytes,
         ));
         self.journal = Some(journal);
