@@ -97,6 +97,7 @@ impl<'a> Trainer<'a> {
             rollbacks: 0,
             data_ahead: 0,
             schedule: schedule.state().clone(),
+            corpus_bytes: Some(corpus.len()),
         };
         let average = match t.ema_decay {
             0.0 => None,
