@@ -360,6 +360,41 @@ fn text_that_is_not_utf8_is_refused_wherever_it_comes_from() {
     }
 }
 
+#[cfg(unix)]
+#[test]
+fn folders_whose_names_are_not_utf8_are_folders_too() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+    let folder = workplace();
+    let odd = folder.path().join(OsStr::from_bytes(b"odd-\xff"));
+    std::fs::create_dir(&odd).unwrap();
+    for name in ["tiny.toml", "corpus.bin"] {
+        std::fs::copy(folder.path().join(name), odd.join(name)).unwrap();
+    }
+    let name = OsStr::from_bytes(b"run-\xff");
+    let train = |args: &[&str]| {
+        let output =
+            command(&odd, &["train"]).args(args).args(["--device", "cpu", "--run-dir"]).arg(name).output();
+        let output = output.unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (code, text) = train(&["tiny.toml", "--set", "training.steps=2"]);
+    assert_eq!(code, Some(0), "{text}");
+    let (code, text) = train(&["--resume", "--set", "training.steps=3"]);
+    assert_eq!(code, Some(0), "{text}");
+    assert!(odd.join(name).join("state-000000003.safetensors").exists());
+    // Such a name cannot be in a configuration, where the byte file's would be.
+    std::fs::create_dir(odd.join("texts")).unwrap();
+    std::fs::write(odd.join("texts/a.txt"), b"the grug hunts. ".repeat(100)).unwrap();
+    std::fs::write(
+        odd.join("other.toml"),
+        TINY.replace("prepared = \"corpus.bin\"", "sources = [\"texts\"]"),
+    )
+    .unwrap();
+    let (code, text) = train(&["other.toml", "--resume"]);
+    assert!(code == Some(1) && text.contains("data.prepared") && text.contains("UTF-8"), "{text}");
+}
+
 #[test]
 fn eval_and_generate_use_what_train_wrote() {
     let folder = workplace();

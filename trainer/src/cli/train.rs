@@ -61,7 +61,9 @@ impl Args {
         let folder = self.run_dir.as_ref().ok_or_else(|| {
             Error::invalid("--resume needs the run's configuration or, with --run-dir, its folder")
         })?;
-        RunConfig::load(&folder.join("config.toml").to_string_lossy(), &overrides)
+        let path = folder.join("config.toml");
+        let text = std::fs::read_to_string(&path).map_err(|e| Error::io("reading", &path, e))?;
+        RunConfig::parse(&text, &overrides).map_err(|e| e.in_file(&path))
     }
 }
 
@@ -113,7 +115,14 @@ pub fn run(args: &Args) -> Result<()> {
 fn train_at(args: &Args, mut run: RunConfig, place: Place, local_rank: usize) -> Result<()> {
     let folder = args.run_dir.clone().unwrap_or_else(|| run.run_dir());
     if args.run_dir.is_some() && run.data.prepared.is_none() && run.needs_preparation() {
-        run.data.prepared = Some(folder.join("corpus.bin"));
+        let corpus = folder.join("corpus.bin");
+        if corpus.to_str().is_none() {
+            return Err(Error::invalid(format!(
+                "--run-dir {}: is not UTF-8, and would be part of a setting, data.prepared; set that to another file",
+                folder.display()
+            )));
+        }
+        run.data.prepared = Some(corpus);
     }
     let stop = stop_flag("stopping after this step and saving");
     let mut console: Box<dyn Watcher> = Box::new(Silent);
