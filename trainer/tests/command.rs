@@ -396,6 +396,30 @@ fn folders_whose_names_are_not_utf8_are_folders_too() {
 }
 
 #[test]
+fn a_dry_run_is_about_the_text_as_it_is() {
+    let folder = workplace();
+    let path = folder.path();
+    let config = TINY.replace("prepared = \"corpus.bin\"", "sources = [\"texts\"]");
+    std::fs::write(path.join("sources.toml"), config).unwrap();
+    std::fs::create_dir(path.join("texts")).unwrap();
+    let dry = |set: &str| {
+        let output = command(path, &["train", "sources.toml", "--dry-run", "--set", set]).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let windows = |text: &str| -> u64 {
+        let line =
+            text.lines().find(|line| line.starts_with("training ")).unwrap_or_else(|| panic!("{text}"));
+        line.split_whitespace().last().unwrap().parse().unwrap()
+    };
+    std::fs::write(path.join("texts/a.txt"), b"the grug hunts. ".repeat(100)).unwrap();
+    let before = windows(&dry("name=tiny"));
+    let (code, text) = run(path, &["train", "sources.toml", "--device", "cpu", "--set", "training.steps=1"]);
+    assert_eq!(code, Some(0), "{text}");
+    std::fs::write(path.join("texts/b.txt"), b"the grug hunts. ".repeat(900)).unwrap();
+    assert!(windows(&dry("name=tiny")) > 8 * before);
+}
+
+#[test]
 fn eval_and_generate_use_what_train_wrote() {
     let folder = workplace();
     let path = folder.path();

@@ -69,7 +69,8 @@ impl Args {
 
 /// Bytes of the corpus that a run would train on, whether it is prepared already or not.
 fn corpus_len(run: &RunConfig) -> Result<u64> {
-    if !run.needs_preparation() || run.prepared_path().exists() && !run.data.force_prepare {
+    let gone = run.data.sources.iter().all(|source| !source.exists());
+    if !run.needs_preparation() || gone && run.prepared_path().exists() {
         return Ok(Corpus::open(&run.prepared_path())?.len());
     }
     find_files(&run.data.sources)?
