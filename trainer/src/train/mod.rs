@@ -373,13 +373,19 @@ impl Loop<'_, '_> {
             || step == self.trainer.total_steps()
     }
 
-    /// Validates, which moves a plateau and may give the best model. False where it was interrupted: the resumed run
-    /// then begins with it.
+    /// Validates, which moves a plateau and may give the best model. False where it was interrupted, so that the resumed
+    /// run begins with it, and where a guard has to go back.
     fn validate(&mut self) -> Result<bool> {
         self.clock.pause();
         let start = Instant::now();
         let Some(evaluation) = self.trainer.validate(self.stop)? else { return Ok(false) };
         let step = self.trainer.progress().step;
+        if !evaluation.nats.is_finite() && self.run.guard.enabled {
+            // The steps from here on are skipped, and the guard goes back.
+            self.observer
+                .note(step, &format!("the validation loss is {}: no model to keep", evaluation.nats))?;
+            return Ok(false);
+        }
         if !evaluation.nats.is_finite() {
             return Err(self.trainer.not_finite("validation loss", evaluation.nats));
         }
