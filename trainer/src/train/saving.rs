@@ -125,7 +125,8 @@ impl Trainer<'_> {
             for (full, (was, lr)) in base.iter().zip(state.base.iter_mut().zip(&mut state.learning_rates)) {
                 let now = full * factor;
                 if now != *was {
-                    *lr *= now / *was;
+                    // From 0 there is no way but to all of it.
+                    *lr = if *was == 0.0 { now } else { *lr * (now / *was) };
                     *was = now;
                 }
             }
