@@ -109,7 +109,9 @@ fn wrong_input_is_one_clear_error() {
     std::fs::write(path.join("empty.bin"), b"").unwrap();
     std::fs::write(path.join("file"), b"x").unwrap();
     std::fs::write(path.join("no-model.safetensors"), b"not a model").unwrap();
-    let cases: [(&[&str], i32, &[&str]); 14] = [
+    let cases: [(&[&str], i32, &[&str]); 16] = [
+        (&["train", "tiny.toml", "--threads", "100000"], 1, &["--threads 100000", "1024"]),
+        (&["train", "tiny.toml", "--set", "training.threads=100000"], 1, &["threads = 100000", "1024"]),
         (&["train", "tiny.toml", "--device", "gpu"], 1, &["gpu", "cuda:N"]),
         (&["train", "tiny.toml", "--set", "training.stesp=3"], 1, &["stesp", "did you mean", "steps"]),
         (&["train", "tiny.toml", "--set", "model.n_heads=3"], 1, &["n_heads"]),

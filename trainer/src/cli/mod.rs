@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 use clap::{Parser, Subcommand};
 use grug::error::{Error, Result};
 
+use crate::config::MAX_THREADS;
 use crate::telemetry::tell;
 use crate::torch;
 
@@ -69,9 +70,10 @@ impl DeviceArgs {
             device => device,
         };
         if let Some(threads) = self.threads.filter(|&n| n > 0) {
-            let threads = i32::try_from(threads)
-                .map_err(|_| Error::invalid(format!("--threads {threads}: too many")))?;
-            tch::set_num_threads(threads);
+            if threads > MAX_THREADS {
+                return Err(Error::invalid(format!("--threads {threads}: must be at most {MAX_THREADS}")));
+            }
+            tch::set_num_threads(threads as i32);
         }
         Ok(device)
     }
