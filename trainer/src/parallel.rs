@@ -17,6 +17,7 @@ use grug::error::{Error, ErrorKind, Result};
 use tch::{Device, Tensor};
 
 use crate::config::ParallelConfig;
+use crate::telemetry::tell;
 use crate::torch::{self, Group, Store};
 
 /// Time between heartbeats.
@@ -211,7 +212,7 @@ impl Team {
     /// Tells the others why this rank ends, and ends it.
     pub fn fail(&self, error: &Error) -> ! {
         if !self.watch.announced.swap(true, Ordering::SeqCst) {
-            eprintln!("error: {error}");
+            tell(format_args!("error: {error}"));
             let told = format!("rank {} of {} ended: {error}", self.rank(), self.size());
             if self.store.set(LOST, told.as_bytes()).is_ok() {
                 // Heartbeats bring it to the others; this process may be the one that keeps the store.
@@ -332,7 +333,7 @@ impl Drop for Watch {
 /// Says why this process ends, unless that was said, and ends it.
 fn announce(announced: &AtomicBool, text: &str) {
     if !announced.swap(true, Ordering::SeqCst) {
-        eprintln!("error: {text}");
+        tell(format_args!("error: {text}"));
         torch::leave(1);
     }
 }

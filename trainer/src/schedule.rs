@@ -213,11 +213,14 @@ impl Schedule {
         match self.rule {
             Rule::Constant | Rule::Plateau(_) => {}
             Rule::Linear(rule) => self.set_factor(rule.factor(step)),
-            Rule::Cosine(rule) => {
-                for (lr, base) in self.state.learning_rates.iter_mut().zip(&self.state.base) {
-                    *lr = rule.next(*lr, *base, step - self.warmup.steps);
-                }
-            }
+            Rule::Cosine(rule) => self.follow(rule, step),
+        }
+    }
+
+    /// Goes on to this step, which comes after warmup.
+    fn follow(&mut self, rule: Cosine, step: u64) {
+        for (lr, base) in self.state.learning_rates.iter_mut().zip(&self.state.base) {
+            *lr = rule.next(*lr, *base, step - self.warmup.steps);
         }
     }
 
@@ -239,7 +242,8 @@ impl Schedule {
         &self.state
     }
 
-    /// Goes to where a checkpoint was.
+    /// Goes to where a checkpoint was. What follows from the step alone is what the present settings say, which may not
+    /// be those of the checkpoint; only a plateau goes on from the learning rates that it had reached.
     pub fn restore(&mut self, state: ScheduleState) -> Result<()> {
         let groups = self.state.base.len();
         if state.base.len() != groups || state.learning_rates.len() != groups {
@@ -252,6 +256,17 @@ impl Schedule {
             return Err(Error::format("the schedule's state has a learning rate that is not a number"));
         }
         self.state = state;
+        let step = self.state.step;
+        match self.rule {
+            Rule::Plateau(_) => {}
+            Rule::Constant | Rule::Linear(_) => {
+                self.set_factor(self.warmup.factor(step) * self.rule_factor())
+            }
+            Rule::Cosine(rule) => {
+                self.set_factor(self.warmup.factor(step));
+                (self.warmup.steps + 1..=step).for_each(|step| self.follow(rule, step));
+            }
+        }
         Ok(())
     }
 
@@ -357,6 +372,29 @@ mod tests {
             assert_eq!(resumed.state(), whole.state());
             let mut other = Schedule::new(&config, &[1.0], 200);
             assert!(other.restore(whole.state().clone()).is_err());
+        }
+    }
+
+    #[test]
+    fn a_schedule_that_changed_is_followed_from_where_it_would_be() {
+        use ScheduleKind::{Constant, Cosine, Linear};
+        let with = |kind, warmup_steps| ScheduleConfig { warmup_steps, ..config(kind) };
+        let at = |config: &ScheduleConfig, total_steps, step| {
+            let mut schedule = Schedule::new(config, &[3e-4, 0.02], total_steps);
+            (0..step).for_each(|_| schedule.advance());
+            schedule
+        };
+        for (was, now) in [
+            ((with(Constant, 100), 200), (with(Constant, 10), 200)),
+            ((with(Constant, 100), 200), (with(Linear, 100), 90)),
+            ((with(Linear, 0), 60), (with(Constant, 0), 60)),
+            // A cosine that had come to its end, in a run that is made longer.
+            ((with(Cosine, 5), 50), (with(Cosine, 5), 100)),
+            ((with(Linear, 5), 50), (with(Cosine, 5), 100)),
+        ] {
+            let mut resumed = Schedule::new(&now.0, &[3e-4, 0.02], now.1);
+            resumed.restore(at(&was.0, was.1, 50).state).unwrap();
+            assert_eq!(resumed, at(&now.0, now.1, 50), "{was:?} {now:?}");
         }
     }
 }

@@ -42,6 +42,9 @@ pub struct Progress {
     pub data_ahead: u64,
     /// Where the schedule is.
     pub schedule: ScheduleState,
+    /// Bytes of the corpus; older states do not say.
+    #[serde(default)]
+    pub corpus_bytes: Option<u64>,
 }
 
 /// A state file, read.

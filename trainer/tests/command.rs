@@ -109,7 +109,9 @@ fn wrong_input_is_one_clear_error() {
     std::fs::write(path.join("empty.bin"), b"").unwrap();
     std::fs::write(path.join("file"), b"x").unwrap();
     std::fs::write(path.join("no-model.safetensors"), b"not a model").unwrap();
-    let cases: [(&[&str], i32, &[&str]); 14] = [
+    let cases: [(&[&str], i32, &[&str]); 16] = [
+        (&["train", "tiny.toml", "--threads", "100000"], 1, &["--threads 100000", "1024"]),
+        (&["train", "tiny.toml", "--set", "training.threads=100000"], 1, &["threads = 100000", "1024"]),
         (&["train", "tiny.toml", "--device", "gpu"], 1, &["gpu", "cuda:N"]),
         (&["train", "tiny.toml", "--set", "training.stesp=3"], 1, &["stesp", "did you mean", "steps"]),
         (&["train", "tiny.toml", "--set", "model.n_heads=3"], 1, &["n_heads"]),
@@ -144,12 +146,14 @@ fn a_loss_that_is_no_number_ends_the_run_and_spoils_nothing() {
     assert_eq!(code, Some(0), "{text}");
     let before = std::fs::read(files(folder.path()).state(3)).unwrap();
     let wild = ["--resume", "--set", "training.steps=50", "--set", "optimizer.learning_rate=1e38"];
-    let (code, text) =
-        run(folder.path(), &[&TRAIN[..], &wild[..], &["--set", "training.checkpoint_every=0"]].concat());
-    assert_eq!(code, Some(1), "{text}");
-    assert!(text.contains("diverged") && text.contains("learning_rate"), "{text}");
-    assert!(std::fs::read(files(folder.path()).state(3)).unwrap() == before);
-    assert_eq!(step_of_state(folder.path()), 3);
+    // The weights are spoiled by a step whose own loss was fine; where every step is saved, that one is not.
+    for every in ["training.checkpoint_every=0", "training.checkpoint_every=1"] {
+        let (code, text) = run(folder.path(), &[&TRAIN[..], &wild[..], &["--set", every]].concat());
+        assert_eq!(code, Some(1), "{text}");
+        assert!(text.contains("diverged") && text.contains("learning_rate"), "{text}");
+        assert_eq!(step_of_state(folder.path()), 3);
+        assert!(std::fs::read(files(folder.path()).state(3)).unwrap() == before);
+    }
 }
 
 fn start(folder: &Path, extra: &[&str]) -> Child {
@@ -192,6 +196,37 @@ fn a_run_stopped_by_ctrl_c_goes_on_with_the_same_bits() {
         specs.iter().flat_map(|spec| model.tensor(spec).unwrap().bytes.to_vec()).collect::<Vec<u8>>()
     };
     assert!(weights(whole.path()) == weights(parts.path()), "stopped after {stopped_at} steps");
+}
+
+/// As with `2>&1 | tee log`, where Ctrl-C ends tee as well.
+#[test]
+fn a_run_that_nobody_listens_to_goes_on() {
+    let folder = workplace();
+    let path = folder.path();
+    let settings = ["--set", "training.steps=30", "--set", "training.validate_every=5"];
+    let mut child = start(path, &settings);
+    drop(child.stderr.take());
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert_eq!(step_of_state(path), 30);
+    let mut child = start(path, &["--resume"]);
+    drop(child.stderr.take());
+    wait_for_step(path, &mut child, 33);
+    signal(&child, "-INT");
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn a_run_under_nohup_outlives_its_terminal() {
+    let folder = workplace();
+    let path = folder.path();
+    let line = format!("trap '' HUP; exec '{}' {}", env!("CARGO_BIN_EXE_grug-trainer"), TRAIN.join(" "));
+    let mut child = Command::new("sh").current_dir(path).args(["-c", &line]).spawn().unwrap();
+    wait_for_step(path, &mut child, 3);
+    signal(&child, "-HUP");
+    let step = step_of_state(path);
+    wait_for_step(path, &mut child, step + 10);
+    signal(&child, "-TERM");
+    assert_eq!(child.wait().unwrap().code(), Some(0));
 }
 
 /// A step of a million passes takes long enough for both signals to come within it.
@@ -269,6 +304,121 @@ fn a_full_disk_is_an_error_that_loses_nothing() {
     assert!(names(path).iter().all(|name| !name.ends_with(".tmp")), "{:?}", names(path));
     let (code, text) = run(path, &[&TRAIN[..], &["--resume", "--set", "training.steps=8"]].concat());
     assert_eq!(code, Some(0), "{text}");
+}
+
+/// The state is written before the model: here there is no room for the second one.
+#[test]
+fn a_model_that_could_not_be_written_is_by_the_resumed_run() {
+    let folder = workplace();
+    let path = folder.path();
+    std::fs::create_dir_all(path.join("run/last.safetensors")).unwrap();
+    let settings = ["--set", "training.steps=4", "--set", "training.checkpoint_every=0"];
+    let (code, text) = run(path, &[&TRAIN[..], &settings].concat());
+    assert!(code == Some(1) && text.contains("last.safetensors"), "{text}");
+    assert_eq!(step_of_state(path), 4);
+    std::fs::remove_dir(path.join("run/last.safetensors")).unwrap();
+    let (code, text) = run(path, &[&TRAIN[..], &settings, &["--resume"]].concat());
+    assert_eq!(code, Some(0), "{text}");
+    assert_eq!(step_of_model(path), 4);
+}
+
+#[test]
+fn a_run_that_is_done_already_has_no_steps_left() {
+    let folder = workplace();
+    let path = folder.path();
+    for (steps, resume) in [("training.steps=4", &[][..]), ("training.steps=2", &["--resume"])] {
+        let (code, text) = run(path, &[&TRAIN[..], &["--set", steps], resume].concat());
+        assert_eq!(code, Some(0), "{text}");
+        assert!(resume.is_empty() || text.contains("parameters, 0 steps of"), "{text}");
+    }
+}
+
+#[test]
+fn text_that_is_not_utf8_is_refused_wherever_it_comes_from() {
+    let folder = workplace();
+    let path = folder.path();
+    std::fs::create_dir(path.join("texts")).unwrap();
+    for name in ["bad.txt", "texts/bad.txt"] {
+        std::fs::write(path.join(name), b"the grug \xff hunts. ".repeat(100)).unwrap();
+    }
+    let config = TINY.replace("prepared = \"corpus.bin\"", "");
+    std::fs::write(path.join("sources.toml"), config).unwrap();
+    for sources in ["data.sources=[\"bad.txt\"]", "data.sources=[\"texts\"]"] {
+        let args =
+            ["train", "sources.toml", "--device", "cpu", "--set", "training.steps=1", "--set", sources];
+        let loose = format!("name=n{}", sources.len());
+        let (code, text) = run(path, &[&args[..], &["--set", &loose]].concat());
+        assert_eq!(code, Some(0), "{text}");
+        // The prepared file is up to date now, and still not UTF-8.
+        let dir = format!("runs/n{}", sources.len());
+        std::fs::read_dir(path.join(&dir)).unwrap().map(|entry| entry.unwrap().path()).for_each(|file| {
+            if file.extension().is_some_and(|e| e == "safetensors") {
+                std::fs::remove_file(file).unwrap();
+            }
+        });
+        let (code, text) =
+            run(path, &[&args[..], &["--set", &loose, "--set", "data.strict_utf8=true"]].concat());
+        assert!(code == Some(1) && text.contains("not UTF-8 at byte 9"), "{text}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn folders_whose_names_are_not_utf8_are_folders_too() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+    let folder = workplace();
+    let odd = folder.path().join(OsStr::from_bytes(b"odd-\xff"));
+    std::fs::create_dir(&odd).unwrap();
+    for name in ["tiny.toml", "corpus.bin"] {
+        std::fs::copy(folder.path().join(name), odd.join(name)).unwrap();
+    }
+    let name = OsStr::from_bytes(b"run-\xff");
+    let train = |args: &[&str]| {
+        let output =
+            command(&odd, &["train"]).args(args).args(["--device", "cpu", "--run-dir"]).arg(name).output();
+        let output = output.unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (code, text) = train(&["tiny.toml", "--set", "training.steps=2"]);
+    assert_eq!(code, Some(0), "{text}");
+    let (code, text) = train(&["--resume", "--set", "training.steps=3"]);
+    assert_eq!(code, Some(0), "{text}");
+    assert!(odd.join(name).join("state-000000003.safetensors").exists());
+    // Such a name cannot be in a configuration, where the byte file's would be.
+    std::fs::create_dir(odd.join("texts")).unwrap();
+    std::fs::write(odd.join("texts/a.txt"), b"the grug hunts. ".repeat(100)).unwrap();
+    std::fs::write(
+        odd.join("other.toml"),
+        TINY.replace("prepared = \"corpus.bin\"", "sources = [\"texts\"]"),
+    )
+    .unwrap();
+    let (code, text) = train(&["other.toml", "--resume"]);
+    assert!(code == Some(1) && text.contains("data.prepared") && text.contains("UTF-8"), "{text}");
+}
+
+#[test]
+fn a_dry_run_is_about_the_text_as_it_is() {
+    let folder = workplace();
+    let path = folder.path();
+    let config = TINY.replace("prepared = \"corpus.bin\"", "sources = [\"texts\"]");
+    std::fs::write(path.join("sources.toml"), config).unwrap();
+    std::fs::create_dir(path.join("texts")).unwrap();
+    let dry = |set: &str| {
+        let output = command(path, &["train", "sources.toml", "--dry-run", "--set", set]).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let windows = |text: &str| -> u64 {
+        let line =
+            text.lines().find(|line| line.starts_with("training ")).unwrap_or_else(|| panic!("{text}"));
+        line.split_whitespace().last().unwrap().parse().unwrap()
+    };
+    std::fs::write(path.join("texts/a.txt"), b"the grug hunts. ".repeat(100)).unwrap();
+    let before = windows(&dry("name=tiny"));
+    let (code, text) = run(path, &["train", "sources.toml", "--device", "cpu", "--set", "training.steps=1"]);
+    assert_eq!(code, Some(0), "{text}");
+    std::fs::write(path.join("texts/b.txt"), b"the grug hunts. ".repeat(900)).unwrap();
+    assert!(windows(&dry("name=tiny")) > 8 * before);
 }
 
 #[test]

@@ -78,6 +78,49 @@ fn epochs_are_validated_and_each_leaves_a_model() {
 }
 
 #[test]
+fn every_epoch_leaves_a_model_without_a_validation_too() {
+    let _alone = alone();
+    let folder = tempfile::tempdir().unwrap();
+    let settings = [
+        "training.epochs=2",
+        "training.steps=1000000",
+        "training.batch_size=7",
+        "training.validate_every=0",
+        "training.checkpoint_epochs=true",
+    ];
+    let (_, _, files) = go(folder.path(), &settings, false, None);
+    assert!(step_of(&files.epoch(1)) < step_of(&files.epoch(2)));
+}
+
+/// Stopped after its last step, before its last validation.
+#[test]
+fn a_run_without_its_last_validation_is_not_finished() {
+    let _alone = alone();
+    let folder = tempfile::tempdir().unwrap();
+    let settings = ["training.steps=30", "training.validate_every=0"];
+    let (outcome, recorder, files) = go(folder.path(), &settings, false, Some(30));
+    assert_eq!((outcome, recorder.validations.len()), (Outcome::Stopped, 0));
+    for validations in [1, 0] {
+        let (outcome, recorder, _) = go(folder.path(), &settings, true, None);
+        assert_eq!((outcome, recorder.validations.len()), (Outcome::Finished, validations));
+        assert_eq!(files.newest_state().unwrap().0.progress.validated_step, Some(30));
+    }
+}
+
+#[test]
+fn a_run_that_is_stopped_before_its_first_step_can_be_resumed() {
+    let _alone = alone();
+    let folder = tempfile::tempdir().unwrap();
+    let (text, run) = (corpus(folder.path(), 6000), configuration(&["training.steps=3"]));
+    let files = Files::create(&folder.path().join("run")).unwrap();
+    let (stop, mut recorder) = (AtomicBool::new(true), Recorder::default());
+    let outcome = train(&run, &text, Device::Cpu, &files, false, &stop, &mut recorder).unwrap();
+    assert_eq!(outcome, Outcome::Stopped);
+    let (outcome, ..) = go(folder.path(), &["training.steps=3"], true, None);
+    assert_eq!(outcome, Outcome::Finished);
+}
+
+#[test]
 fn a_run_goes_on_with_or_without_its_best_loss() {
     let _alone = alone();
     for reset in [false, true] {

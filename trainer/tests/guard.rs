@@ -106,3 +106,30 @@ fn spoiled_weights_are_left_for_a_checkpoint() {
     resumed.restore(Some(files.newest_state().unwrap().0)).unwrap();
     assert_eq!(resumed.schedule_learning_rates(), [0.005]);
 }
+
+/// Weights that give no number at all, and a validation before the guard goes back.
+#[test]
+fn a_validation_of_spoiled_weights_waits_for_the_guard() {
+    let _alone = alone();
+    let folder = tempfile::tempdir().unwrap();
+    let corpus = corpus(folder.path(), 6000);
+    let run = configuration(&[&GUARDED[..], &["training.steps=80", "training.validate_every=2"]].concat());
+    let files = Files::create(&folder.path().join("run")).unwrap();
+    let mut trainer = Trainer::new(&run, &corpus, Device::Cpu).unwrap();
+    for step in 1..=61 {
+        match step {
+            60 => trainer.step_on(59, vec![1e38]).unwrap(),
+            _ => trainer.step().unwrap(),
+        }
+        if [50, 61].contains(&step) {
+            trainer.save_state(&files.state(step)).unwrap();
+        }
+    }
+    drop(trainer);
+    let (stop, mut recorder) = (AtomicBool::new(false), Recorder::default());
+    let outcome = train(&run, &corpus, Device::Cpu, &files, true, &stop, &mut recorder).unwrap();
+    assert_eq!(outcome, Outcome::Finished);
+    assert!(recorder.notes.iter().any(|note| note.contains("back to step 50")), "{:?}", recorder.notes);
+    assert!(recorder.validations.iter().all(|(_, nats, _)| nats.is_finite()));
+    assert_eq!(recorder.validations.last().unwrap().0, 80);
+}

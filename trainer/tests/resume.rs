@@ -132,4 +132,8 @@ fn what_may_not_change_is_refused_by_name() {
     }
     let error = again(&[], false);
     assert!(error.message().contains("--resume"), "{error}");
+    // A longer text has its validation part where this one has its training part, or the other way round.
+    let longer = common::corpus(folder.path(), 7000);
+    let error = train(&run(&[]), &longer, Device::Cpu, &dir, true, &stop, &mut recorder).unwrap_err();
+    assert!(error.message().contains("corpus") && error.message().contains("6000"), "{error}");
 }

@@ -6,7 +6,7 @@ use crate::config::RunConfig;
 use crate::evaluate::Evaluation;
 use crate::parallel::Place;
 use crate::telemetry::{
-    Journal, JournalOptions, Plan, RunFolder, TrainRecord, ValidationRecord, peak_flops, units,
+    Journal, JournalOptions, Plan, RunFolder, TrainRecord, ValidationRecord, peak_flops, tell, units,
 };
 use crate::torch;
 use crate::train::{Observer, StepReport};
@@ -48,7 +48,7 @@ impl Watcher for Console {
         if let Some(journal) = self.journal.take()
             && let Some(path) = journal.finish()?
         {
-            eprintln!("the curves are in {}", path.display());
+            tell(format_args!("the curves are in {}", path.display()));
         }
         Ok(())
     }
@@ -85,7 +85,7 @@ impl Observer for Console {
             run.name,
             self.folder.path().display(),
             units::count(plan.parameters as f64),
-            plan.total_steps - first_step,
+            plan.total_steps.saturating_sub(first_step),
             plan.batch_size * plan.window_bytes,
         ));
         self.journal = Some(journal);

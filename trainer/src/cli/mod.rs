@@ -4,6 +4,7 @@ mod bench;
 mod console;
 mod eval;
 mod generate;
+mod hangup;
 mod import_config;
 mod lr_range;
 mod overfit;
@@ -19,6 +20,8 @@ use std::time::{Duration, Instant};
 use clap::{Parser, Subcommand};
 use grug::error::{Error, Result};
 
+use crate::config::MAX_THREADS;
+use crate::telemetry::tell;
 use crate::torch;
 
 /// Trains GrugV3, byte-level language models, and tries them out.
@@ -67,21 +70,22 @@ impl DeviceArgs {
             device => device,
         };
         if let Some(threads) = self.threads.filter(|&n| n > 0) {
-            let threads = i32::try_from(threads)
-                .map_err(|_| Error::invalid(format!("--threads {threads}: too many")))?;
-            tch::set_num_threads(threads);
+            if threads > MAX_THREADS {
+                return Err(Error::invalid(format!("--threads {threads}: must be at most {MAX_THREADS}")));
+            }
+            tch::set_num_threads(threads as i32);
         }
         Ok(device)
     }
 }
 
-/// Raised by the first Ctrl-C (or SIGTERM, or SIGHUP), which is answered by what it will do; the second one ends the
-/// program at once.
+/// Raised by the first Ctrl-C (or SIGTERM, or SIGHUP where it was not ignored), which is answered by what it will do; the
+/// second one ends the program at once.
 fn stop_flag(what: &'static str) -> &'static AtomicBool {
     static STOP: AtomicBool = AtomicBool::new(false);
     static INSTALLED: OnceLock<()> = OnceLock::new();
     INSTALLED.get_or_init(|| {
-        let installed = ctrlc::set_handler(move || {
+        let handler = move || {
             static FIRST: OnceLock<Instant> = OnceLock::new();
             let first = FIRST.get_or_init(Instant::now);
             if STOP.swap(true, Ordering::SeqCst) {
@@ -92,10 +96,10 @@ fn stop_flag(what: &'static str) -> &'static AtomicBool {
                 }
                 std::process::exit(130);
             }
-            eprintln!("\n{what}; once more stops at once");
-        });
-        if let Err(error) = installed {
-            eprintln!("warning: Ctrl-C will not save: {error}");
+            tell(format_args!("\n{what}; once more stops at once"));
+        };
+        if let Err(error) = hangup::kept(|| ctrlc::set_handler(handler)) {
+            tell(format_args!("warning: Ctrl-C will not save: {error}"));
         }
     });
     &STOP
@@ -128,7 +132,7 @@ pub fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error}");
+            tell(format_args!("error: {error}"));
             ExitCode::FAILURE
         }
     }

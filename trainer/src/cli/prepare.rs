@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use grug::error::Result;
 
 use crate::dataset::prepare::{Preparation, prepare};
-use crate::telemetry::ByteProgress;
+use crate::telemetry::{ByteProgress, tell};
 
 /// Fewer bytes than this are done before anyone could read how far they are.
 const SHOWN_FROM: u64 = 64 << 20;
@@ -55,20 +55,20 @@ pub fn prepare_and_report(job: &Preparation) -> Result<()> {
     let done = done?;
     let path = done.path.display();
     if done.made_up > 0 {
-        eprintln!("made up {} files of text", done.made_up);
+        tell(format_args!("made up {} files of text", done.made_up));
     }
     if done.up_to_date {
-        eprintln!("{path} is up to date: {} bytes", done.bytes);
+        tell(format_args!("{path} is up to date: {} bytes", done.bytes));
     } else {
         let files = done.files.len();
-        eprintln!(
+        tell(format_args!(
             "wrote {path}: {} bytes from {files} file{}",
             done.bytes,
             if files == 1 { "" } else { "s" }
-        );
+        ));
     }
     if done.invalid_utf8 > 0 {
-        eprintln!("{} sequences are not UTF-8; they are kept as they are", done.invalid_utf8);
+        tell(format_args!("{} sequences are not UTF-8; they are kept as they are", done.invalid_utf8));
     }
     Ok(())
 }

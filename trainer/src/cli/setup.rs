@@ -1,6 +1,6 @@
 //! What the commands that train begin with: a configuration, its corpus, a device.
 
-use grug::error::Result;
+use grug::error::{Error, Result};
 use tch::Device;
 
 use super::DeviceArgs;
@@ -52,5 +52,18 @@ pub fn prepare_corpus(run: &RunConfig) -> Result<()> {
 /// The corpus of a run, prepared first where that is needed.
 pub fn open_corpus(run: &RunConfig) -> Result<Corpus> {
     prepare_corpus(run)?;
-    Corpus::open(&run.prepared_path())
+    open_prepared(run)
+}
+
+/// The corpus of a run, as it is. Preparation looks only at what it copies: not at text that is a byte file itself, nor at
+/// a byte file that was there.
+pub fn open_prepared(run: &RunConfig) -> Result<Corpus> {
+    let corpus = Corpus::open(&run.prepared_path())?;
+    if run.data.strict_utf8
+        && let Err(e) = std::str::from_utf8(corpus.bytes())
+    {
+        let text = format!("is not UTF-8 at byte {} (data.strict_utf8)", e.valid_up_to());
+        return Err(Error::format(text).in_file(corpus.path()));
+    }
+    Ok(corpus)
 }

@@ -5,13 +5,13 @@ use std::rc::Rc;
 use grug::error::{Error, Result};
 
 use super::console::{Console, Silent, Watcher};
-use super::setup::{open_corpus, prepare_corpus};
+use super::setup::{open_corpus, open_prepared, prepare_corpus};
 use super::{DeviceArgs, stop_flag};
 use crate::config::{PRESETS, RunConfig};
 use crate::dataset::prepare::find_files;
 use crate::dataset::{Corpus, Layout};
 use crate::parallel::{Place, Ranks, Team};
-use crate::telemetry::{Plan, RunFolder};
+use crate::telemetry::{Plan, RunFolder, tell};
 use crate::torch;
 use crate::train::{Files, Outcome, train};
 
@@ -61,13 +61,16 @@ impl Args {
         let folder = self.run_dir.as_ref().ok_or_else(|| {
             Error::invalid("--resume needs the run's configuration or, with --run-dir, its folder")
         })?;
-        RunConfig::load(&folder.join("config.toml").to_string_lossy(), &overrides)
+        let path = folder.join("config.toml");
+        let text = std::fs::read_to_string(&path).map_err(|e| Error::io("reading", &path, e))?;
+        RunConfig::parse(&text, &overrides).map_err(|e| e.in_file(&path))
     }
 }
 
 /// Bytes of the corpus that a run would train on, whether it is prepared already or not.
 fn corpus_len(run: &RunConfig) -> Result<u64> {
-    if !run.needs_preparation() || run.prepared_path().exists() && !run.data.force_prepare {
+    let gone = run.data.sources.iter().all(|source| !source.exists());
+    if !run.needs_preparation() || gone && run.prepared_path().exists() {
         return Ok(Corpus::open(&run.prepared_path())?.len());
     }
     find_files(&run.data.sources)?
@@ -113,7 +116,14 @@ pub fn run(args: &Args) -> Result<()> {
 fn train_at(args: &Args, mut run: RunConfig, place: Place, local_rank: usize) -> Result<()> {
     let folder = args.run_dir.clone().unwrap_or_else(|| run.run_dir());
     if args.run_dir.is_some() && run.data.prepared.is_none() && run.needs_preparation() {
-        run.data.prepared = Some(folder.join("corpus.bin"));
+        let corpus = folder.join("corpus.bin");
+        if corpus.to_str().is_none() {
+            return Err(Error::invalid(format!(
+                "--run-dir {}: is not UTF-8, and would be part of a setting, data.prepared; set that to another file",
+                folder.display()
+            )));
+        }
+        run.data.prepared = Some(corpus);
     }
     let stop = stop_flag("stopping after this step and saving");
     let mut console: Box<dyn Watcher> = Box::new(Silent);
@@ -132,7 +142,7 @@ fn train_at(args: &Args, mut run: RunConfig, place: Place, local_rank: usize) ->
                 prepare_corpus(&run)?;
             }
             team.meet()?;
-            let corpus = Corpus::open(&run.prepared_path())?;
+            let corpus = open_prepared(&run)?;
             team.agree(&format!("bytes in {}", corpus.path().display()), corpus.len())?;
             corpus
         }
@@ -141,7 +151,7 @@ fn train_at(args: &Args, mut run: RunConfig, place: Place, local_rank: usize) ->
     let outcome = train(&run, &corpus, place, &files, args.resume, stop, console.observer())?;
     console.finish()?;
     match outcome {
-        Outcome::Stopped if is_first => eprintln!("stopped; --resume goes on"),
+        Outcome::Stopped if is_first => tell("stopped; --resume goes on"),
         Outcome::Finished | Outcome::StoppedEarly | Outcome::Stopped => {}
     }
     Ok(())

@@ -19,6 +19,8 @@ pub use sections::{
     ProfilerConfig, SampleConfig, ScheduleConfig, ScheduleKind, TelemetryConfig, TrainingConfig,
 };
 
+pub(crate) use validate::MAX_THREADS;
+
 use std::path::{Path, PathBuf};
 
 use grug::config::{Attention, ModelConfig};

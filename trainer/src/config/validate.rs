@@ -7,6 +7,9 @@ use super::{
     ScheduleKind, TrainingConfig,
 };
 
+/// OpenMP never comes back from starting more than the system has room for.
+pub(crate) const MAX_THREADS: usize = 1024;
+
 /// Refuses a value for which `ok` is false.
 fn check(ok: bool, setting: &str, value: impl std::fmt::Display, must_be: &str) -> Result<()> {
     if ok { Ok(()) } else { Err(Error::invalid(format!("{setting} = {value}: must be {must_be}"))) }
@@ -138,6 +141,7 @@ impl TrainingConfig {
                 self.batch_size, self.accumulation
             )));
         }
+        check(self.threads <= MAX_THREADS, "threads", self.threads, "at most 1024")?;
         not_negative("clip_grad_norm", self.clip_grad_norm)?;
         below_one("ema_decay", self.ema_decay)?;
         check(self.log_every > 0, "log_every", self.log_every, "at least 1")?;

@@ -141,7 +141,8 @@ impl WindowSampler {
 
     /// Steps after which every window has been used in each of `epochs` epochs.
     pub fn steps_for(&self, epochs: u64) -> u64 {
-        (epochs as u128 * self.count as u128).div_ceil(self.batch_size as u128) as u64
+        let steps = (epochs as u128 * self.count as u128).div_ceil(self.batch_size as u128);
+        u64::try_from(steps).unwrap_or(u64::MAX)
     }
 
     /// Whole epochs that have been used up after `steps` steps.
@@ -281,6 +282,9 @@ mod tests {
         let cuts: BTreeSet<u64> = (0..20).map(|epoch| batch(&sampler, epoch)[0] % 64).collect();
         assert!(cuts.len() > 10, "{cuts:?}");
         assert_eq!((sampler.steps_for(2), sampler.epochs_after(1), sampler.epochs_after(2)), (2, 1, 2));
+        // As many epochs as a configuration can name, of more windows than a step has.
+        let long = WindowSampler::new(windows, true, 5, 2, 0, 1).unwrap();
+        assert_eq!(long.steps_for(i64::MAX as u64), u64::MAX);
     }
 
     #[test]

@@ -29,6 +29,6 @@ pub use peak::peak_flops;
 pub use plan::Plan;
 pub use plot::{Curves, draw as draw_plot};
 pub use plot_range::{RangePoint, draw_range};
-pub use progress::{ByteProgress, Progress};
+pub use progress::{ByteProgress, Progress, tell};
 pub use run_folder::RunFolder;
 pub use table::Table;

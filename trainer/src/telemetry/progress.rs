@@ -1,6 +1,6 @@
 //! A progress bar where the error output is a terminal, plain lines where it is not.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -9,6 +9,12 @@ use super::units;
 
 /// Plain lines come no faster than this.
 const LINE_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Writes a line to the error output. That nobody reads it any more, because Ctrl-C ended the program at the other end of
+/// a pipe, say, is no reason to stop.
+pub fn tell(text: impl std::fmt::Display) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
 
 /// Shows how far something is.
 #[derive(Debug)]
@@ -61,7 +67,7 @@ impl Progress {
                 let due = done == self.total || last.is_none_or(|last| last.elapsed() >= LINE_INTERVAL);
                 if due {
                     *last = Some(Instant::now());
-                    eprintln!("{}", words());
+                    tell(words());
                 }
             }
             Display::Nothing => {}
@@ -71,8 +77,8 @@ impl Progress {
     /// Says something that stays: above the bar, or as a line.
     pub fn say(&self, text: &str) {
         match &self.display {
-            Display::Bar(bar) => bar.suspend(|| eprintln!("{text}")),
-            Display::Lines { .. } => eprintln!("{text}"),
+            Display::Bar(bar) => bar.suspend(|| tell(text)),
+            Display::Lines { .. } => tell(text),
             Display::Nothing => {}
         }
     }

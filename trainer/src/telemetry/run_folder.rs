@@ -63,8 +63,8 @@ impl RunFolder {
             all_versions[*name] = (*version).into();
         }
         starts.push(json!({
-            "command": std::env::args().collect::<Vec<_>>(),
-            "folder": std::env::current_dir().ok(),
+            "command": std::env::args_os().map(|arg| arg.to_string_lossy().into_owned()).collect::<Vec<_>>(),
+            "folder": std::env::current_dir().ok().map(|folder| folder.to_string_lossy().into_owned()),
             "time": time.map_or(0, |time| time.as_secs()),
             "first_step": first_step,
             "device": device,

@@ -20,6 +20,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+use grug::checkpoint::Checkpoint;
 use grug::error::{Error, ErrorKind, Result};
 use grug::sampler::{Sampler, SamplerOptions};
 
@@ -135,6 +136,7 @@ pub fn train(
         stop,
         observer: &mut *observer,
         clock,
+        resumed: resume,
         saved_step: first_step,
         skipped,
         profiler,
@@ -199,6 +201,8 @@ struct Loop<'a, 'b> {
     observer: &'a mut dyn Observer,
     clock: Clock,
     profiler: StepProfiler,
+    /// Whether it began with a checkpoint.
+    resumed: bool,
     /// The step of the last checkpoint.
     saved_step: u64,
     /// Steps that the guard skipped, as said so far.
@@ -229,9 +233,11 @@ impl Loop<'_, '_> {
     }
 
     fn steps(&mut self) -> Result<Outcome> {
-        if self.run.guard.enabled && self.files.states()?.is_empty() {
-            // Something to go back to.
+        if (self.run.guard.enabled || self.stopped()) && self.files.states()?.is_empty() {
+            // Something to go back to, or on with.
             self.save()?;
+        } else if self.resumed && self.trainer.place().is_first() {
+            self.complete_models()?;
         }
         let total = self.trainer.total_steps();
         loop {
@@ -239,8 +245,10 @@ impl Loop<'_, '_> {
             let validated = self.validation_due(step) && !self.stopped() && self.validate()?;
             let gave_up = validated && self.gave_up();
             let every = self.run.training.checkpoint_every;
-            let due = validated || (every > 0 && step.is_multiple_of(every));
-            if step > self.saved_step && (due || step >= total || self.stopped()) {
+            let due = validated
+                || (every > 0 && step.is_multiple_of(every))
+                || (self.run.training.checkpoint_epochs && self.trainer.ends_epoch(step));
+            if validated || step > self.saved_step && (due || step >= total || self.stopped()) {
                 self.save()?;
             }
             if gave_up && step < total {
@@ -248,7 +256,8 @@ impl Loop<'_, '_> {
                 self.observer.note(step, &format!("stopping early: no better loss in {bad} validations"))?;
                 return Ok(Outcome::StoppedEarly);
             }
-            if step >= total {
+            let interrupted = self.stopped() && self.validation_due(step);
+            if step >= total && !interrupted {
                 return Ok(Outcome::Finished);
             }
             if self.stopped() {
@@ -364,15 +373,21 @@ impl Loop<'_, '_> {
             || step == self.trainer.total_steps()
     }
 
-    /// Validates, which moves a plateau and may give the best model. False where it was interrupted: the resumed run
-    /// then begins with it.
+    /// Validates, which moves a plateau and may give the best model. False where it was interrupted, so that the resumed
+    /// run begins with it, and where a guard has to go back.
     fn validate(&mut self) -> Result<bool> {
         self.clock.pause();
         let start = Instant::now();
         let Some(evaluation) = self.trainer.validate(self.stop)? else { return Ok(false) };
         let step = self.trainer.progress().step;
+        if !evaluation.nats.is_finite() && self.run.guard.enabled {
+            // The steps from here on are skipped, and the guard goes back.
+            self.observer
+                .note(step, &format!("the validation loss is {}: no model to keep", evaluation.nats))?;
+            return Ok(false);
+        }
         if !evaluation.nats.is_finite() {
-            return Err(self.trainer.not_finite("validation", evaluation.nats));
+            return Err(self.trainer.not_finite("validation loss", evaluation.nats));
         }
         let (best, reduced) = self.trainer.note_validation(&evaluation);
         let (windows, seconds) = (self.trainer.validation_windows(), start.elapsed().as_secs_f64());
@@ -396,6 +411,7 @@ impl Loop<'_, '_> {
     fn save(&mut self) -> Result<()> {
         self.clock.pause();
         let step = self.trainer.progress().step;
+        self.trainer.check_weights()?;
         self.trainer.save_state(&self.files.state(step))?;
         self.saved_step = step;
         if !self.trainer.place().is_first() {
@@ -409,10 +425,25 @@ impl Loop<'_, '_> {
         if !doubtful && let Err(error) = self.files.prune(step, keep) {
             self.observer.note(step, &format!("old checkpoints stay: {error}"))?;
         }
-        self.trainer.save_model(&self.files.last)?;
-        if self.run.training.checkpoint_epochs && self.trainer.ends_epoch(step) {
-            self.trainer.save_model(&self.files.epoch(self.trainer.epoch()))?;
+        self.models().iter().try_for_each(|path| self.trainer.save_model(path))
+    }
+
+    /// The models of this step: the last one, and that of an epoch's end.
+    fn models(&self) -> Vec<PathBuf> {
+        let mut paths = vec![self.files.last.clone()];
+        if self.run.training.checkpoint_epochs && self.trainer.ends_epoch(self.trainer.progress().step) {
+            paths.push(self.files.epoch(self.trainer.epoch()));
         }
-        Ok(())
+        paths
+    }
+
+    /// Writes what models of this step are missing: the part of the run before may have ended after it saved its state.
+    fn complete_models(&self) -> Result<()> {
+        let step = self.trainer.progress().step.to_string();
+        let missing = |path: &&PathBuf| {
+            !Checkpoint::open(path)
+                .is_ok_and(|model| model.metadata().get("grug.training.step") == Some(&step))
+        };
+        self.models().iter().filter(missing).try_for_each(|path| self.trainer.save_model(path))
     }
 }

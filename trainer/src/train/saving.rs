@@ -65,6 +65,17 @@ impl Trainer<'_> {
 
     fn restore_here(&mut self, mut saved: SavedState) -> Result<Vec<String>> {
         let notes = self.compare(&saved.run)?;
+        let bytes = self.corpus.len();
+        if let Some(was) = saved.progress.corpus_bytes.filter(|was| *was != bytes) {
+            return Err(Error::new(
+                ErrorKind::Mismatch,
+                format!(
+                    "the corpus {} has {bytes} bytes, and had {was} when this run began: other parts of it would train \
+                     and validate, so it cannot be resumed exactly",
+                    self.corpus.path().display()
+                ),
+            ));
+        }
         saved.restore(&self.state_tensors())?;
         self.restore_options(&mut saved)?;
         for (name, device) in self.generators() {
@@ -77,7 +88,7 @@ impl Trainer<'_> {
         }
         let _ = saved.take("random.device");
         saved.expect_empty()?;
-        self.progress = saved.progress;
+        self.progress = Progress { corpus_bytes: Some(bytes), ..saved.progress };
         self.restore_schedule(self.progress.schedule.clone())?;
         if self.run.training.reset_best_on_resume {
             self.progress.best_nats = None;
@@ -114,7 +125,8 @@ impl Trainer<'_> {
             for (full, (was, lr)) in base.iter().zip(state.base.iter_mut().zip(&mut state.learning_rates)) {
                 let now = full * factor;
                 if now != *was {
-                    *lr *= now / *was;
+                    // From 0 there is no way but to all of it.
+                    *lr = if *was == 0.0 { now } else { *lr * (now / *was) };
                     *was = now;
                 }
             }

@@ -97,6 +97,7 @@ impl<'a> Trainer<'a> {
             rollbacks: 0,
             data_ahead: 0,
             schedule: schedule.state().clone(),
+            corpus_bytes: Some(corpus.len()),
         };
         let average = match t.ema_decay {
             0.0 => None,
@@ -218,7 +219,7 @@ impl<'a> Trainer<'a> {
     pub fn take_loss(&mut self) -> Result<(f64, f64)> {
         let nats = self.read_loss()?;
         if !nats.is_finite() && self.guard.is_none() {
-            return Err(self.not_finite("training", nats));
+            return Err(self.not_finite("training loss", nats));
         }
         Ok((nats, self.grad_norm.double_value(&[])))
     }
@@ -235,12 +236,22 @@ impl<'a> Trainer<'a> {
         Ok(nats)
     }
 
+    /// Refuses weights that are no numbers: a checkpoint of them would take the place of the last good one. A guard has
+    /// older checkpoints to go back to. Waits for the device.
+    pub fn check_weights(&self) -> Result<()> {
+        let norm = torch::norm(self.model.parameters())?.double_value(&[]);
+        if norm.is_finite() || self.guard.is_some() {
+            return Ok(());
+        }
+        Err(self.not_finite("norm of the weights", norm))
+    }
+
     /// What to say when a loss is no number.
-    pub fn not_finite(&self, what: &str, nats: f64) -> Error {
+    pub fn not_finite(&self, what: &str, value: f64) -> Error {
         Error::new(
             ErrorKind::InvalidArgument,
             format!(
-                "the {what} loss is {nats} at step {}: training has diverged. The last checkpoint is untouched; try a \
+                "the {what} is {value} at step {}: training has diverged. The last checkpoint is untouched; try a \
                  lower optimizer.learning_rate, a longer schedule.warmup_steps, a smaller training.clip_grad_norm or \
                  training.precision = \"f32\"",
                 self.progress.step
