@@ -11,6 +11,8 @@ mod decode;
 mod gpu_suite;
 #[cfg(feature = "import")]
 mod pth;
+#[path = "gpu_suite/random.rs"]
+mod random;
 #[path = "gpu_suite/rest.rs"]
 mod rest;
 

@@ -9,7 +9,8 @@ use std::path::Path;
 
 use grug::checkpoint::Checkpoint;
 use grug::{
-    Error, ErrorKind, Model, ModelConfig, ModelOptions, Sampler, Session, SessionOptions, Step, next_batch,
+    Error, ErrorKind, Model, ModelConfig, ModelOptions, Sampler, SamplerOptions, Session, SessionOptions,
+    Step, next_batch,
 };
 
 fn set(name: &str, value: Option<&str>) {
@@ -48,6 +49,70 @@ fn work(path: &Path) -> Result<Vec<u8>, Error> {
     // The bits of what it computes belong to the answer.
     text.extend(session.logits()?.iter().flat_map(|logit| logit.to_le_bytes()));
     Ok(text)
+}
+
+/// A session is what a twin on the CPU is that got what this one says it took in, wherever its driver's calls failed for
+/// a while.
+fn goes_on_after_failures(path: &Path, what: &str) {
+    let [cpu, gpu] = ["cpu", "cuda:0"].map(|device| {
+        let options = ModelOptions { device: device.into(), n_threads: 1, ..Default::default() };
+        Model::from_checkpoint(Checkpoint::open_copied(path).unwrap(), &options).unwrap()
+    });
+    let options = SamplerOptions { temperature: 1.0, seed: 4, ..Default::default() };
+    let [mut ours, mut other, mut twin] =
+        [&gpu, &gpu, &cpu].map(|model| Session::new(model, &SessionOptions::default()).unwrap());
+    let [mut a, mut b, mut c] = [(); 3].map(|()| Sampler::new(&options).unwrap());
+    let (mut failures, mut successes) = (0, 0);
+    for i in 0..240u32 {
+        let op = i * 7 % 8;
+        let what = format!("{what}, call {i}, operation {op}");
+        let bytes = common::some_bytes(1 + (i % 20) as usize, i);
+        let before = ours.position();
+        let (mut text, mut n) = (vec![0; 1 + (i % 13) as usize], 0);
+        set("FAIL_CALL", Some(&(1 + i * 37 % 101 * (1 + i % 5)).to_string()));
+        let result = match op {
+            0 => ours.feed(&bytes),
+            1 => ours.score(&bytes, None).map(|_| ()),
+            2 | 3 => ours.next(&mut a).map(|byte| (text[0], n) = (byte, 1)),
+            4 => ours.generate(&mut a, &[], &mut text, &mut n).map(|_| ()),
+            5 => ours.logits().map(|_| ()),
+            6 => ours.fork().map(|fork| ours = fork),
+            _ => {
+                let mut bytes = [Ok(0), Ok(0)];
+                let mut steps = [
+                    Step { session: &mut other, sampler: &mut c, input: Some(b'x') },
+                    Step { session: &mut ours, sampler: &mut a, input: None },
+                ];
+                next_batch(&mut steps, &mut bytes).unwrap();
+                let [_, byte] = bytes;
+                byte.map(|byte| (text[0], n) = (byte, 1))
+            }
+        };
+        set("FAIL_CALL", None);
+        match result {
+            Ok(()) => successes += 1,
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::Device, "{what}: {error}");
+                failures += 1;
+            }
+        }
+        if op > 0 && twin.position() == 0 {
+            twin.logits().unwrap();
+        }
+        if op < 2 {
+            twin.feed(&bytes[..(ours.position() - before) as usize]).unwrap();
+        } else {
+            let (mut expected, mut m) = (vec![0; n], 0);
+            twin.generate(&mut b, &[], &mut expected, &mut m).unwrap();
+            assert_eq!(text[..n], expected, "{what}");
+        }
+        assert_eq!(ours.position(), twin.position(), "{what}");
+        if i % 3 == 0 {
+            let difference = common::relative_difference(ours.logits().unwrap(), twin.logits().unwrap());
+            assert!(difference < 1e-4, "{what}: {difference}");
+        }
+    }
+    assert!(failures > 40 && successes > 40, "{what}: {failures} failed, {successes} did not");
 }
 
 #[test]
@@ -96,6 +161,11 @@ fn every_failure_is_an_error() {
         set("FAKE_MEMORY", None);
         // The host is as usable as before.
         assert!(work(&path).unwrap() == text, "{decode}");
+        for (name, toml) in [common::ALL[0], common::ALL[2], common::ALL[3]] {
+            let path = folder.path().join(name);
+            common::write_random_model(&path, &ModelConfig::from_toml(toml).unwrap(), 1);
+            goes_on_after_failures(&path, &format!("{name}, {decode}"));
+        }
     }
     set("FAKE_NO_COOPERATION", Some("1"));
     let error = work(&path).unwrap_err();

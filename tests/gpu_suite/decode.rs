@@ -1,6 +1,6 @@
 //! Decoding: what differs between the ways in which an engine can run single bytes.
 
-use grug::{SamplerOptions, StopReason};
+use grug::{Cancel, ErrorKind, SamplerOptions, Session, SessionOptions, StopReason};
 
 use crate::DEVICE;
 use crate::common::{ALL, relative_difference, some_bytes};
@@ -113,6 +113,24 @@ fn bytes_chosen_ahead_do_not_show() {
             assert!(difference < 1e-4, "{name}, step {step}: {difference}");
         }
     }
+}
+
+/// Nothing is computed to hand them out, and yet a canceled session does not.
+#[test]
+fn bytes_chosen_ahead_are_not_given_out_once_canceled() {
+    let [_, model] = models(ALL[0].1, "F32");
+    let cancel = Cancel::new();
+    let options = SessionOptions { cancel: Some(cancel.clone()), ..Default::default() };
+    let mut session = Session::new(&model, &options).unwrap();
+    let mut sampler = sampler(SamplerOptions::default());
+    let (mut byte, mut n) = ([0], 0);
+    // Enough for some to be chosen ahead.
+    for _ in 0..4 {
+        session.next(&mut sampler).unwrap();
+    }
+    cancel.trigger();
+    let result = session.generate(&mut sampler, &[], &mut byte, &mut n).map_err(|error| error.kind());
+    assert_eq!((result, n, session.position()), (Err(ErrorKind::Canceled), 0, 4));
 }
 
 #[test]
