@@ -198,6 +198,23 @@ fn a_run_stopped_by_ctrl_c_goes_on_with_the_same_bits() {
     assert!(weights(whole.path()) == weights(parts.path()), "stopped after {stopped_at} steps");
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn a_folder_is_of_one_run_at_a_time() {
+    let folder = workplace();
+    let path = folder.path();
+    let mut child = start(path, &[]);
+    wait_for_step(path, &mut child, 2);
+    let (code, text) = run(path, &[&TRAIN[..], &["--resume"]].concat());
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("another process trains there"), "{text}");
+    signal(&child, "-KILL");
+    child.wait().unwrap();
+    let steps = format!("training.steps={}", step_of_state(path) + 1);
+    let (code, text) = run(path, &[&TRAIN[..], &["--resume", "--set", &steps]].concat());
+    assert_eq!(code, Some(0), "{text}");
+}
+
 /// As with `2>&1 | tee log`, where Ctrl-C ends tee as well.
 #[test]
 fn a_run_that_nobody_listens_to_goes_on() {

@@ -128,8 +128,10 @@ fn train_at(args: &Args, mut run: RunConfig, place: Place, local_rank: usize) ->
     let stop = stop_flag("stopping after this step and saving");
     let mut console: Box<dyn Watcher> = Box::new(Silent);
     let mut files = Files::at(&folder);
+    let mut _claim = None;
     if place.is_first() {
         files = Files::create(&folder)?;
+        _claim = files.claim()?;
         // A run that ended before its first checkpoint has nothing to lose.
         let empty = files.states()?.is_empty();
         let run_folder = RunFolder::create(&folder, args.resume || empty)?;

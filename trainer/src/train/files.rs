@@ -1,5 +1,6 @@
 //! The checkpoints in the folder of a run.
 
+use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 
 use grug::error::{Error, ErrorKind, Result};
@@ -28,6 +29,21 @@ impl Files {
         tempfile::NamedTempFile::new_in(folder)
             .map_err(|e| Error::io("writing to the run folder", folder, e))?;
         Ok(Files::at(folder))
+    }
+
+    /// Holds the folder for one run, as long as the result lives: of two in one folder, each would remove what the other
+    /// has saved. Where a system cannot lock a folder, nothing is held.
+    pub fn claim(&self) -> Result<Option<File>> {
+        let Ok(folder) = File::open(&self.folder) else { return Ok(None) };
+        match folder.try_lock() {
+            Ok(()) => Ok(Some(folder)),
+            Err(TryLockError::WouldBlock) => {
+                let text =
+                    "is in use: another process trains there, and each would remove what the other has saved";
+                Err(Error::invalid(format!("{} {text}", self.folder.display())))
+            }
+            Err(TryLockError::Error(_)) => Ok(None),
+        }
     }
 
     /// The files of a folder that another rank makes.
