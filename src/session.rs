@@ -251,7 +251,7 @@ impl Session {
 
     /// Logits of the next byte.
     pub fn logits(&mut self) -> Result<&[f32; VOCAB]> {
-        self.start();
+        self.start()?;
         match &mut self.drafter {
             // One byte is to pass, and did not pass in a draft.
             Some(drafter)
@@ -281,7 +281,6 @@ impl Session {
     /// come too. On an error no draw is used up.
     pub fn next(&mut self, sampler: &mut Sampler) -> Result<u8> {
         self.check_room_to_predict(1)?;
-        self.cancel.as_ref().map_or(Ok(()), Cancel::check)?;
         let mut byte = [0];
         if self.run_ahead(sampler, &mut byte)? == 1 {
             sampler.count_draws(1);
@@ -348,7 +347,7 @@ impl Session {
     fn run_ahead(&mut self, sampler: &Sampler, out: &mut [u8]) -> Result<usize> {
         let Some(sampling) = sampler.on_device().filter(|_| self.engine.runs_ahead()) else { return Ok(0) };
         self.check_room_to_predict(1)?;
-        self.start();
+        self.start()?;
         // A causal context that is full predicts one more byte before it starts anew.
         let room = self.context.room().max(1);
         let slides = self.engine.is_windowed() && self.overflow == Overflow::Slide;
@@ -381,7 +380,7 @@ impl Session {
             return Ok(0.0);
         }
         self.check_room_to_predict(bytes.len())?;
-        self.start();
+        self.start()?;
         let mut total = 0.0;
         let mut done = 0;
         // Enough for any chunk that an engine takes, without allocating.
@@ -413,12 +412,14 @@ impl Session {
         Ok(total)
     }
 
-    /// The implicit byte 0 of a session that is asked before it was fed.
-    fn start(&mut self) {
+    /// Begins what asks for predictions, unless the session is canceled: an empty one gets its implicit byte 0.
+    fn start(&mut self) -> Result<()> {
+        self.cancel.as_ref().map_or(Ok(()), Cancel::check)?;
         if self.context.total() == 0 {
             self.context.push(&[0], false);
             self.started = true;
         }
+        Ok(())
     }
 
     /// As [`check_room`](Self::check_room), before a call that starts an empty session.

@@ -7,8 +7,8 @@ use common::{
     some_bytes,
 };
 use grug::{
-    Cancel, ErrorKind, Grammar, GrammarKind, Overflow, Sampler, SamplerOptions, Session, SessionOptions,
-    StopReason,
+    Cancel, Error, ErrorKind, Grammar, GrammarKind, Overflow, Sampler, SamplerOptions, Session,
+    SessionOptions, StopReason,
 };
 
 fn session(toml: &str) -> Session {
@@ -292,6 +292,30 @@ fn a_cancelled_feed_holds_what_position_says() {
     session.feed(b"x").unwrap();
     let logits = session.logits().unwrap().to_vec();
     assert!(relative_difference(&logits_after(&mut session, b"abcx"), &logits) < 1e-5);
+}
+
+#[test]
+fn a_cancelled_session_starts_nothing() {
+    let model = random_model(CAUSAL_PLAIN);
+    let cancel = Cancel::new();
+    let options = SessionOptions { cancel: Some(cancel.clone()), ..Default::default() };
+    let canceled = |result: Result<(), Error>| assert_eq!(result.unwrap_err().kind(), ErrorKind::Canceled);
+    for fed in ["", "abc"] {
+        let mut session = Session::new(&model, &options).unwrap();
+        session.feed(fed.as_bytes()).unwrap();
+        if !fed.is_empty() {
+            // They are there already.
+            session.logits().unwrap();
+        }
+        let before = session.save();
+        cancel.trigger();
+        canceled(session.logits().map(|_| ()));
+        canceled(session.embedding().map(|_| ()));
+        canceled(session.next(&mut sampler(1)).map(|_| ()));
+        canceled(session.score(b"x", None).map(|_| ()));
+        cancel.reset();
+        assert!(session.save() == before, "after {fed:?}");
+    }
 }
 
 #[test]

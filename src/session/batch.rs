@@ -62,7 +62,7 @@ impl Step<'_> {
         if self.input.is_some() { session.check_room(1) } else { session.check_room_to_predict(1) }?;
         session.cancel.as_ref().map_or(Ok(()), |cancel| cancel.check())?;
         if self.input.is_none() {
-            session.start();
+            session.start()?;
         }
         session.catch_up_to(session.context.len().saturating_sub(1))?;
         if session.has_pending() && session.engine.ahead().first() == session.context.bytes().last() {

@@ -165,6 +165,7 @@ impl GpuEngine {
         cancel: Option<&Cancel>,
     ) -> Result<usize> {
         let mut n = wanted.min(self.ahead).min(MAX_AHEAD);
+        cancel.map_or(Ok(()), Cancel::check)?;
         let last = context.len() - 1;
         let choose = [self.plan.head.clone(), self.plan.sample.clone()];
         let (program, first, rows, at) = if self.causal {
@@ -331,7 +332,6 @@ impl Engine for GpuEngine {
         out: &mut [u8],
         cancel: Option<&Cancel>,
     ) -> Result<usize> {
-        cancel.map_or(Ok(()), Cancel::check)?;
         let (n, ahead) = self.recall(context, new, sampling, out);
         if n > 0 {
             return Ok(n);
