@@ -196,19 +196,23 @@ fn an_interrupt_ends_it_with_130() {
     let mut stdout = child.stdout.take().unwrap();
     let mut some = [0; 10];
     stdout.read_exact(&mut some).unwrap();
-    let status = Command::new("kill").args(["-INT", &child.id().to_string()]).status();
-    assert!(status.expect("this test needs the `kill` command").success());
+    signal("-INT", &child);
     std::io::copy(&mut stdout, &mut std::io::sink()).unwrap();
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(130));
     assert_eq!(String::from_utf8_lossy(&output.stderr), "");
 }
 
+#[cfg(unix)]
+fn signal(name: &str, child: &std::process::Child) {
+    let status = Command::new("kill").args([name, &child.id().to_string()]).status();
+    assert!(status.expect("this test needs the `kill` command").success());
+}
+
 /// Sends a signal and says how the program ended.
 #[cfg(unix)]
-fn ended_by(signal: &str, mut child: std::process::Child) -> Option<i32> {
-    let status = Command::new("kill").args([signal, &child.id().to_string()]).status();
-    assert!(status.expect("this test needs the `kill` command").success());
+fn ended_by(name: &str, mut child: std::process::Child) -> Option<i32> {
+    signal(name, &child);
     for _ in 0..600 {
         if let Some(status) = child.try_wait().unwrap() {
             return status.code();
@@ -216,7 +220,7 @@ fn ended_by(signal: &str, mut child: std::process::Child) -> Option<i32> {
         std::thread::sleep(std::time::Duration::from_millis(50));
     }
     child.kill().unwrap();
-    panic!("it goes on after {signal}");
+    panic!("it goes on after {name}");
 }
 
 #[cfg(unix)]

@@ -141,7 +141,7 @@ impl TrainingConfig {
                 self.batch_size, self.accumulation
             )));
         }
-        check(self.threads <= MAX_THREADS, "threads", self.threads, "at most 1024")?;
+        check(self.threads <= MAX_THREADS, "threads", self.threads, &format!("at most {MAX_THREADS}"))?;
         not_negative("clip_grad_norm", self.clip_grad_norm)?;
         below_one("ema_decay", self.ema_decay)?;
         check(self.log_every > 0, "log_every", self.log_every, "at least 1")?;
